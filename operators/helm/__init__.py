@@ -1,0 +1,5 @@
+"""
+HelmChart and HelmChartConfig become Helm releases.
+
+What a chart deploys is not interpreted here; the Helm library does that.
+"""
