@@ -1,0 +1,121 @@
+"""The command: ``pinnace server``, ``pinnace agent``, ``pinnace kubectl`` and the day-2 commands."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from node import settings
+from node.flags import FLAGS
+
+VERSION = "v1.36.3+pinnace1"
+COMMANDS = {
+    "server": "run the control plane and the agent on this machine",
+    "agent": "run the agent alone and join a server",
+    "kubectl": "kubectl, as the cluster's administrator",
+    "snapshot": "save: a consistent copy of the datastore while the server runs",
+    "killall": "stop every pod on this machine and take down its network",
+    "version": "print the version",
+    "help": "print this list",
+}
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def usage() -> str:
+    lines = ["usage: pinnace COMMAND [FLAGS]", ""]
+    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def flags(role: str) -> str:
+    lines = [f"usage: pinnace {role} [FLAGS]", ""]
+    for flag in FLAGS:
+        if role == "server" or not flag.server_only:
+            default = f" (default: {flag.default})" if flag.default not in ("", ()) else ""
+            short = f"-{flag.short}, " if flag.short else ""
+            lines.append(f"  {short}--{flag.name:<24} {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def serve(role: str, arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        say(flags(role))
+        return 0
+    environment = settings.environment()
+    read = settings.read(role, arguments, environment)
+    if role == "agent":
+        raise settings.UsageError(
+            "pinnace agent is not supported yet: run `pinnace server` on this machine"
+        )
+    # Loaded late: `pinnace kubectl` and `pinnace help` need none of it.
+    daemon = importlib.import_module("node.daemon")
+    code: int = daemon.serve(read, notify_address=environment.get("NOTIFY_SOCKET", ""), say=say)
+    return code
+
+
+def kubectl(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.kubectl")
+    read = settings.read("server", (), settings.environment())
+    module.become(arguments, settings.environment(), Path(read["write-kubeconfig"]), say)
+    return 0
+
+
+def snapshot(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] != "save":
+        raise settings.UsageError("usage: pinnace snapshot save [--name=FILE] [FLAGS]")
+    module = importlib.import_module("controlplane.snapshot")
+    names = [a.partition("=")[2] for a in arguments if a.startswith("--name=")]
+    rest = [a for a in arguments[1:] if not a.startswith("--name=")]
+    read = settings.read("server", rest, settings.environment())
+    say(str(module.save(read, names[-1] if names else "")))
+    return 0
+
+
+def killall(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.killall")
+    module.run(settings.read("server", arguments, settings.environment()), say)
+    return 0
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    match command:
+        case "server" | "agent":
+            return serve(command, rest)
+        case "kubectl":
+            return kubectl(rest)
+        case "snapshot":
+            return snapshot(rest)
+        case "killall":
+            return killall(rest)
+        case "version" | "--version" | "-v":
+            say(f"pinnace {VERSION}")
+            return 0
+        case "help" | "--help" | "-h":
+            say(usage())
+            return 0
+        case _:
+            raise settings.UsageError(f"unknown command {command!r}: see `pinnace help`")
+
+
+def main() -> int:
+    """Anything that is the user's to mend is one line on standard error and exit code 1."""
+    try:
+        return dispatch(sys.argv[1:])
+    except Exception as err:
+        if type(err).__name__ not in ("UsageError", "CannotStart", "NoKubectl", "CannotSave"):
+            raise
+        sys.stderr.write(f"pinnace: {err}\n")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""
+The node daemon: load the modules once, fork the children, look after them, nothing else.
+
+The children share what was loaded here copy-on-write, so this process must
+stay as it was at the first fork: one thread, no event loop, no connection.
+``gc.freeze()`` keeps the collector from touching, and so copying, what is shared.
+"""
+
+import gc
+import importlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from node.config import from_settings
+from node.supervise import containerd, preflight
+from node.supervise.apply import Supervisor
+from node.supervise.base import Forked, Service
+from node.supervise.notify import notify
+from node.supervise.process import name_this_process
+
+LOG = logging.getLogger(__name__)
+
+# What at least two children use, and what a child that is started again should
+# not have to load anew. By name: the daemon itself uses none of it.
+PRELOAD = (
+    "asyncio",
+    "ssl",
+    "aiohttp",
+    "orjson",
+    "yaml",
+    "controlplane.run",
+    "node.run",
+    "operators.run",
+)
+
+
+def services(settings: Mapping[str, Any]) -> Sequence[Service]:
+    """The children, in the order in which they start."""
+    config = from_settings(settings)
+    program = shutil.which("containerd") or "containerd"
+    found: list[Service] = [containerd.service(config, program)]
+    after: tuple[str, ...] = ()
+    if settings["role"] == "server":
+        found.append(Forked(name="api", module="controlplane.run", settings=settings))
+        after = ("api",)
+    found.append(
+        Forked(name="agent", module="node.run", settings=settings, after=(*after, "containerd"))
+    )
+    found.append(Forked(name="operators", module="operators.run", settings=settings, after=after))
+    return found
+
+
+def preload(names: Sequence[str] = PRELOAD) -> None:
+    for name in names:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[str], None]) -> int:
+    """
+    Run the node until SIGTERM; the pods keep running after that.
+
+    Raises :class:`node.supervise.preflight.CannotStart` before anything is started.
+    """
+    began = time.monotonic()
+    logging.basicConfig(
+        level=logging.DEBUG if settings["debug"] else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(processName)s %(name)s: %(message)s",
+    )
+    run_dir = Path(settings["run-dir"])
+    with preflight.lock(run_dir):
+        preflight.check(settings)
+        name_this_process("pinnace")
+        preload()
+
+        def all_ready() -> None:
+            notify(notify_address, "READY=1")
+            say(f"pinnace is ready after {time.monotonic() - began:.1f} s")
+            say(f"kubeconfig: {settings['write-kubeconfig']}")
+
+        supervisor = Supervisor(
+            services(settings), run_dir=run_dir, clock=time.monotonic, on_ready=all_ready
+        )
+        supervisor.run()
+        notify(notify_address, "STOPPING=1")
+    return 0

@@ -1,0 +1,1 @@
+"""Fakes that speak the true protocol; each passes the suite of the real thing."""
