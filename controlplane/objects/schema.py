@@ -83,6 +83,8 @@ class Schema:
     gvks: tuple[tuple[str, str, str], ...] = ()  # of top-level kinds: group, version, kind
     rules: Rules | None = None
     description: str = ""  # custom resources only; built-in prose is not kept
+    # Of OBJECT: what is part of it in JSON but a message of its own in protobuf, by number.
+    inlined: "tuple[tuple[int, Callable[[], Schema]], ...]" = ()
 
     @property
     def items(self) -> "Schema":
@@ -102,6 +104,10 @@ class Field:
     required: bool = False
     has_default: bool = False
     default: Any = None  # JSON value; meaningful only with has_default
+    # How the server's own encoder treats it. A pointer keeps an explicit 0, "" and false;
+    # what is not omitted when empty is written as null, "", 0 or {}.
+    pointer: bool = True
+    omit_empty: bool = True
 
     @property
     def schema(self) -> Schema:

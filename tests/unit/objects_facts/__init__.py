@@ -1,0 +1,1 @@
+"""Tests of the generated facts and of everything that walks objects by them."""
