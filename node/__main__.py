@@ -1,4 +1,4 @@
-"""The command: ``pinnace server``, ``pinnace agent``, ``pinnace kubectl`` and the day-2 commands."""
+"""The command line: the server, the agent, kubectl and the day-2 commands."""
 
 import importlib
 import os
@@ -72,7 +72,10 @@ def snapshot(arguments: Sequence[str]) -> int:
     names = [a.partition("=")[2] for a in arguments if a.startswith("--name=")]
     rest = [a for a in arguments[1:] if not a.startswith("--name=")]
     read = settings.read("server", rest, settings.environment())
-    say(str(module.save(read, names[-1] if names else "")))
+    try:
+        say(str(module.save(read, names[-1] if names else "")))
+    except module.CannotSave as err:
+        raise settings.UsageError(str(err)) from err
     return 0
 
 
@@ -107,9 +110,7 @@ def main() -> int:
     """Anything that is the user's to mend is one line on standard error and exit code 1."""
     try:
         return dispatch(sys.argv[1:])
-    except Exception as err:
-        if type(err).__name__ not in ("UsageError", "CannotStart", "NoKubectl", "CannotSave"):
-            raise
+    except settings.UsageError as err:
         sys.stderr.write(f"pinnace: {err}\n")
         return 1
     except BrokenPipeError:

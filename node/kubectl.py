@@ -14,12 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from node.settings import UsageError
+
 OLDEST = (1, 32)
 SUITE = "trixie"
 CACHE = Path("/var/cache/pinnace/kubectl")
 
 
-class NoKubectl(Exception):
+class NoKubectl(UsageError):
     """None was found and none could be had; the text is one line that says what to do."""
 
 

@@ -25,7 +25,7 @@ FALSE = frozenset({"false", "0", "no", "off"})
 
 
 class UsageError(Exception):
-    """What was given cannot be used; the text is one line that says what to do."""
+    """Something that the user can mend; the text is one line that says what to do."""
 
 
 def read(role: str, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:

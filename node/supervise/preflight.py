@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from node.host.probe import missing_features
+from node.settings import UsageError
 from node.supervise.containerd import CNI_FOLDERS
 
 PROGRAMS = {"containerd": "containerd", "runc": "runc", "nft": "nftables"}
 LEAST_FREE_BYTES = 32 * 2**20
 
 
-class CannotStart(Exception):
+class CannotStart(UsageError):
     """The start would fail; the text is one line that says what to do."""
 
 

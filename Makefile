@@ -1,0 +1,91 @@
+# Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images test-fast lock
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+DATA ?= /var/lib/pinnace
+WORKERS ?= 2
+# The runtime, and static programs that become the images of a node without a registry.
+PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates python3-venv
+TEST_PACKAGES := dnsutils
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup images ## Set up what is missing and run a node in the foreground (ARGS="--flag …")
+	@exec $(BIN)/pinnace server --data-dir=$(DATA) $(ARGS)
+
+test: setup-dev lint ## Set up what is missing; style, types, then every test
+	@echo "== tests of the parts"
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/test_repo.py tests/unit tests/conformance
+	@echo "== tests on the real kernel and the real containerd"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/host
+	@echo "== tests of the whole node"
+	$(BIN)/python -m pytest -q tests/e2e
+
+test-fast: ## The tests that need no root, without set-up
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/test_repo.py tests/unit tests/conformance
+
+lint: setup-dev ## Style, types, import directions
+	@echo "== style"
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@echo "== types"
+	@$(BIN)/mypy
+	@echo "== import directions"
+	@$(BIN)/lint-imports --no-cache >.cache/imports.log || { cat .cache/imports.log; exit 1; }
+
+fmt: ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: setup-dev images ## Measure, and write docs/benchmarks.md
+	$(BIN)/python -m tests.bench.report
+
+lock: ## Pin the dependencies anew (needs uv)
+	@for set in build runtime dev; do uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade requirements/$$set.in -o requirements/$$set.txt; done
+
+clean: ## Remove what was set up here (not the data)
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+setup: .cache/packages .cache/runtime
+setup-dev: .cache/packages .cache/test-packages .cache/dev
+
+images: .cache/packages .cache/runtime
+	@echo "== images of a node without a registry"
+	@$(BIN)/python image-build/images.py $(DATA)/agent/images
+
+# A stamp says what was set up; it holds the names, so that a longer list is set up again.
+.cache/packages: Makefile
+	@mkdir -p .cache
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  [ $$(id -u) = 0 ] || { echo "as root, run: apt-get install $$missing"; exit 1; }; \
+	  echo "== Debian packages:" $$missing; \
+	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >.cache/apt.log 2>&1 || { tail -20 .cache/apt.log; exit 1; }; \
+	fi
+	@touch $@
+
+.cache/test-packages: Makefile
+	@missing=$$(for p in $(TEST_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "== Debian packages for tests:" $$missing; \
+	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >.cache/apt.log 2>&1 || { tail -20 .cache/apt.log; exit 1; }; fi
+	@touch $@
+
+$(BIN)/python: | .cache/packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: PYTHON=python3.11 make …"; exit 1; }
+	@echo "== virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+.cache/runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	@echo "== Python packages"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.cache/dev: requirements/dev.txt .cache/runtime
+	@echo "== Python packages for tests"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
