@@ -5,7 +5,7 @@ Another process than the server's makes it, through SQLite's own online backup,
 so that it works just as well while the server is down.
 """
 
-import datetime
+import datetime as dt
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def save(settings: Mapping[str, Any], name: str = "") -> Path:
     source = config.server_dir / "db" / "state.db"
     if not source.exists():
         raise CannotSave(f"there is no datastore at {source}: name its folder with --data-dir")
-    now = datetime.datetime.now(datetime.UTC)  # noqa: TID251 - a command's own start
+    now = dt.datetime.now(dt.UTC)  # noqa: TID251 - a command's own start
     name = name or f"on-demand-{config.node_name}-{now:%Y%m%d%H%M%S}.db"
     folder = config.server_dir / "db" / "snapshots"
     target = Path(name) if os.sep in name else folder / name
