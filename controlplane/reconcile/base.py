@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.client.base import Change, Object, Reads
+from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
 
 
@@ -25,12 +26,24 @@ class Key:
 
     namespace: str
     name: str
+    # Set only in the keys of a controller of every kind, where the name alone does not tell.
+    resource: Resource | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
+    """
+    Add an object.
+
+    What follows from the outcome is data too: ``on_success`` gets the object as
+    created (a generated name is known only then), ``on_failure`` the error. Their
+    writes are performed at once; a failure ends the pass after them.
+    """
+
     resource: Resource
     body: Object
+    on_success: "Callable[[Object], Iterable[Write]] | None" = None
+    on_failure: "Callable[[StatusError], Iterable[Write]] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,8 @@ class Post:
     name: str
     subresource: str
     body: Object
+    on_success: "Callable[[Object], Iterable[Write]] | None" = None
+    on_failure: "Callable[[StatusError], Iterable[Write]] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +129,8 @@ class Controller:
 
     ``reconcile`` gets the key (the object may be gone: look it up in Reads), the
     indexed reads and the time, in UTC with tzinfo. Its writes are performed in
-    order; the first that fails ends the pass, a conflict brings the key back at
+    order (neighbouring creations and deletions side by side, in growing batches);
+    the first that fails ends the pass, a conflict brings the key back at
     once, anything else with back-off.
     """
 
@@ -127,3 +143,7 @@ class Controller:
     # Which keys of the primary a change to another kind touches; for changes to the
     # primary itself the loop queues its own key.
     keys_for: Callable[[Change, Reads], Iterable[Key]] = field(default=lambda _change, _reads: ())
+    # Watches every kind that is served, custom ones included; ``primary`` is then only
+    # one of them, changes to it are also asked about through ``keys_for``, and the
+    # controller may delete or patch what others own (namespaces, garbage).
+    every_kind: bool = False
