@@ -54,8 +54,10 @@ class Attributes:
     resource: str = ""  # plural
     subresource: str = ""
     namespace: str = ""
-    name: str = ""
+    name: str = ""  # of a list or watch: from the field selector metadata.name=…
     path: str = ""
+    # Of a list, watch or deletecollection, as in the URL: nodes may read what is theirs by it.
+    field_selector: str = ""
 
 
 class Decision(enum.Enum):
