@@ -140,7 +140,8 @@ class _Facts:
         file = self.file(key)
         row = file.row(name)
         if "enum" in row:
-            return Schema(type=Type.STRING, enum=tuple(row["enum"]))
+            name = f"{file.prefix}.{name}"
+            return Schema(type=Type.STRING, name=name, enum=tuple(row["enum"]))
         if "is" in row:
             items = self._make(key, row["is"].removeprefix("[]"), {})
             return Schema(type=Type.LIST, name=f"{file.prefix}.{name}", items_ref=items)
@@ -244,6 +245,7 @@ _GROUPS = {_folder(kind.group, kind.version): (kind.group, kind.version) for kin
 _BODIES = {(group, version, kind) for group, version, kind in BODIES}
 _META_KINDS = {kind for group, _, kind in BODIES if group == "meta.k8s.io"}
 _BY_KIND = {(kind.group, kind.version, kind.kind): kind for kind in KINDS}
+_BUILTIN = ("io.k8s.api.", "io.k8s.apimachinery.", *_PREFIXES.values())
 _FACTS = _Facts()
 
 
@@ -260,6 +262,11 @@ def load_schemas() -> Schemas:
 def schema_of(kind: Kind) -> Schema:
     """KeyError where the kind is not built in."""
     return _FACTS.type(_folder(kind.group, kind.version), kind.kind)()
+
+
+def is_builtin(schema: Schema) -> bool:
+    """Whether a named schema is one of ours, not one from a custom resource definition."""
+    return schema.name.startswith(_BUILTIN)
 
 
 def list_schema_of(kind: Kind) -> Schema:

@@ -1,0 +1,71 @@
+"""
+Fields that a body has twice: parsers keep one silently, field validation must tell.
+
+Texts as upstream: of JSON the path of the field, of YAML the line of the key.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+
+def duplicate_fields(raw: bytes) -> list[str]:
+    """``duplicate field "spec.replicas"``; empty also where the body does not parse."""
+    if raw.lstrip()[:1] in (b"{", b"["):
+        return _of_json(raw)
+    return _of_yaml(raw)
+
+
+def _of_json(raw: bytes) -> list[str]:
+    doubles: dict[int, list[str]] = {}
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(found)
+        if len(value) != len(found):
+            seen: set[str] = set()
+            doubles[id(value)] = [key for key, _ in found if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+        return value
+
+    try:
+        tree = json.loads(raw, object_pairs_hook=pairs)
+    except ValueError:
+        return []
+    if not doubles:
+        return []
+    return [f'duplicate field "{path}"' for path in _paths(tree, "", doubles)]
+
+
+def _paths(value: Any, path: str, doubles: dict[int, list[str]]) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key in dict.fromkeys(doubles.get(id(value), ())):
+            yield f"{path}.{key}" if path else key
+        for key, item in value.items():
+            yield from _paths(item, f"{path}.{key}" if path else key, doubles)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _paths(item, f"{path}[{index}]", doubles)
+
+
+def _of_yaml(raw: bytes) -> list[str]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        node = yaml.compose(raw, loader)
+    except yaml.YAMLError:
+        return []
+    lines = [f"  line {line}: key {json.dumps(key)} already set in map" for line, key in _keys(node)]
+    return ["yaml: unmarshal errors:\n" + "\n".join(lines)] if lines else []
+
+
+def _keys(node: Any) -> Iterator[tuple[int, str]]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, key.value
+            seen.add(key.value)
+            yield from _keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _keys(item)

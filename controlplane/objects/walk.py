@@ -1,0 +1,236 @@
+"""
+Walks over an object along its schema: decode, prune, and say what is wrong.
+
+:func:`decode` is what the write path uses. The other functions answer one question
+each; they track paths and are for the few objects that something is wrong with.
+Texts follow upstream's decoder, because kubectl shows them and tests match them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from controlplane.objects.decoders import (
+    MismatchError,
+    decode_custom,
+    decoder,
+    json_type,
+)
+from controlplane.objects.duplicates import duplicate_fields
+from controlplane.objects.errors import StatusError, bad_request
+from controlplane.objects.facts import is_builtin
+from controlplane.objects.schema import Schema, Type
+
+__all__ = [
+    "decode",
+    "duplicate_fields",
+    "prune",
+    "prune_empty",
+    "strict_error",
+    "type_error",
+    "unknown_fields",
+]
+
+_ROOT = frozenset({"apiVersion", "kind", "metadata"})
+# These are a JSON schema or something simpler; where they are a schema its fields count.
+_JSON_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+
+
+def decode(
+    obj: Mapping[str, Any], schema: Schema, *, strict: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """
+    The object as it is stored, and a warning for each field that was dropped as unknown.
+
+    Nulls, unknown fields and what is empty and omitted when empty are gone; structs
+    and scalars that upstream always writes are there. Null lists and times that
+    upstream would write as ``null`` are left out. Parts of ``obj`` may be shared
+    with the result: the caller gives it up.
+
+    StatusError 400: a value of the wrong type, or with ``strict`` an unknown field.
+    """
+    unknown: list[str] = []
+    try:
+        out = _decode(obj, schema, unknown)
+    except MismatchError as err:
+        raise _cannot_be_handled(obj, schema, str(err) or type_error(obj, schema)) from err
+    if not unknown:
+        return out, []
+    found = unknown_fields(obj, schema)
+    if strict and found:
+        raise strict_error(obj, found)
+    return out, found
+
+
+def _decode(obj: Any, schema: Schema, unknown: list[str]) -> dict[str, Any]:
+    out: dict[str, Any]
+    if is_builtin(schema):
+        out = decoder(schema)(obj, unknown)
+        _note_json_schemas(obj, schema, unknown)
+    else:
+        out = decode_custom(obj, schema, unknown, root=True)
+    return out
+
+
+def _note_json_schemas(obj: Any, schema: Schema, unknown: list[str]) -> None:
+    if schema.name.endswith(".CustomResourceDefinition"):
+        unknown.extend(unknown_fields(obj, schema))
+
+
+def strict_error(obj: Mapping[str, Any], found: list[str]) -> StatusError:
+    """``found``: the texts of unknown and duplicate fields."""
+    return _cannot_be_handled(obj, None, f"strict decoding error: {', '.join(found)}")
+
+
+def _cannot_be_handled(obj: Any, schema: Schema | None, why: str) -> StatusError:
+    kind = obj.get("kind", "") if isinstance(obj, Mapping) else ""
+    api_version = obj.get("apiVersion", "") if isinstance(obj, Mapping) else ""
+    wanted = schema.gvks[0][2] if schema is not None and schema.gvks else kind
+    version = str(api_version).rpartition("/")[2]
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {wanted}: {why}')
+
+
+def prune_empty(obj: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """As :func:`decode`, for what the server itself put together; unknown fields just go."""
+    try:
+        return _decode(obj, schema, [])
+    except MismatchError as err:
+        raise _cannot_be_handled(obj, schema, str(err) or type_error(obj, schema)) from err
+
+
+def prune(obj: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Without the fields that the schema does not know; nothing else changes."""
+    pruned: dict[str, Any] = decode_custom(obj, schema, [], root=True)
+    return pruned
+
+
+def unknown_fields(obj: Mapping[str, Any], schema: Schema) -> list[str]:
+    """``unknown field "spec.containers[0].foo"`` for each, in the order of the object."""
+    return [f'unknown field "{path}"' for path in _unknown(obj, schema, "", root=True)]
+
+
+def _unknown(value: Any, schema: Schema, path: str, *, root: bool = False) -> Iterator[str]:
+    match schema.type:
+        case Type.OBJECT if isinstance(value, dict):
+            yield from _unknown_of_object(value, schema, path, root=root)
+        case Type.LIST if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from _unknown(item, schema.items, f"{path}[{index}]")
+        case Type.MAP if isinstance(value, dict):
+            for key, item in value.items():
+                yield from _unknown(item, schema.items, f"{path}.{key}")
+        case Type.ANY if schema.name.startswith(f"{_JSON_SCHEMA}Or"):
+            yield from _unknown_of_schemas(value, path)
+        case _:
+            return
+
+
+def _unknown_of_object(
+    value: dict[str, Any], schema: Schema, path: str, *, root: bool
+) -> Iterator[str]:
+    implied = (root and not is_builtin(schema)) or schema.embedded
+    for key, item in value.items():
+        here = f"{path}.{key}" if path else key
+        field = schema.fields.get(key)
+        if field is not None:
+            yield from _unknown(item, field.schema, here)
+        elif not (schema.preserve_unknown or (implied and key in _ROOT)):
+            yield here
+
+
+def _unknown_of_schemas(value: Any, path: str) -> Iterator[str]:
+    from controlplane.objects.facts import schema_by_name  # noqa: PLC0415
+
+    schema = schema_by_name(_JSON_SCHEMA)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unknown(item, schema, f"{path}[{index}]")
+    else:
+        yield from _unknown(value, schema, path)
+
+
+def type_error(obj: Any, schema: Schema) -> str:
+    """
+    The first value of the wrong type, as Go's JSON decoder puts it; empty: there is none.
+
+    ``json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32``
+    """
+    for text in _mismatches(obj, schema, _Place("", "")):
+        return text
+    return ""
+
+
+class _Place:
+    """Where in the Go types a value is: the innermost struct, and the fields down to it."""
+
+    __slots__ = ("path", "struct")
+
+    def __init__(self, struct: str, path: str) -> None:
+        self.struct = struct
+        self.path = path
+
+    def wrong(self, value: Any, schema: Schema) -> str:
+        shown = json_type(value)
+        if schema.type is not Type.INTEGER:
+            shown = shown.partition(" ")[0]
+        target = f"Go struct field {self.struct}.{self.path}" if self.path else "Go value"
+        return f"json: cannot unmarshal {shown} into {target} of type {go_type(schema)}"
+
+
+def _mismatches(value: Any, schema: Schema, place: _Place) -> Iterator[str]:
+    if value is None:
+        return
+    if schema.type is Type.OBJECT and isinstance(value, dict):
+        struct = schema.name.rpartition(".")[2]
+        for key, item in value.items():
+            if field := schema.fields.get(key):
+                path = f"{place.path}.{key}" if place.path else key
+                yield from _mismatches(item, field.schema, _Place(struct, path))
+    elif schema.type is Type.LIST and isinstance(value, list):
+        for item in value:
+            yield from _mismatches(item, schema.items, place)
+    elif schema.type is Type.MAP and isinstance(value, dict):
+        for item in value.values():
+            yield from _mismatches(item, schema.items, place)
+    else:
+        yield from _mismatch(value, schema, place)
+
+
+def _mismatch(value: Any, schema: Schema, place: _Place) -> Iterator[str]:
+    if schema.type in (Type.OBJECT, Type.LIST, Type.MAP):
+        yield place.wrong(value, schema)
+        return
+    try:
+        decoder(schema)(value, [])
+    except MismatchError as err:
+        yield str(err) or place.wrong(value, schema)
+
+
+_GO_TYPES = {
+    Type.STRING: "string",
+    Type.INTEGER: "int32",
+    Type.NUMBER: "float64",
+    Type.BOOLEAN: "bool",
+    Type.BYTES: "[]uint8",
+    Type.QUANTITY: "resource.Quantity",
+    Type.INT_OR_STRING: "intstr.IntOrString",
+    Type.TIME: "v1.Time",
+    Type.MICRO_TIME: "v1.MicroTime",
+    Type.DURATION: "v1.Duration",
+    Type.FIELDS_V1: "v1.FieldsV1",
+    Type.ANY: "runtime.RawExtension",
+}
+
+
+def go_type(schema: Schema) -> str:
+    """``int32``, ``[]v1.Container``, ``map[string]string``."""
+    match schema.type:
+        case Type.LIST:
+            return f"[]{go_type(schema.items)}"
+        case Type.MAP:
+            return f"map[string]{go_type(schema.items)}"
+        case Type.INTEGER:
+            return "int64" if schema.format == "int64" else "int32"
+        case _ if schema.name and schema.type in (Type.OBJECT, Type.STRING):
+            return ".".join(schema.name.split(".")[-2:])
+        case _:
+            return _GO_TYPES.get(schema.type, "")
