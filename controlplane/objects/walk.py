@@ -138,7 +138,7 @@ def _unknown_of_object(
 
 
 def _unknown_of_schemas(value: Any, path: str) -> Iterator[str]:
-    from controlplane.objects.facts import schema_by_name  # noqa: PLC0415
+    from controlplane.objects.facts import schema_by_name
 
     schema = schema_by_name(_JSON_SCHEMA)
     if isinstance(value, list):
@@ -152,7 +152,7 @@ def type_error(obj: Any, schema: Schema) -> str:
     """
     The first value of the wrong type, as Go's JSON decoder puts it; empty: there is none.
 
-    ``json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32``
+    ``json: cannot unmarshal string into Go struct field PodSpec.spec.hostname of type int32``
     """
     for text in _mismatches(obj, schema, _Place("", "")):
         return text
