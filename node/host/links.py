@@ -7,8 +7,9 @@ Source: rtnetlink(7), linux/if_link.h, linux/rtnetlink.h.
 import errno
 import socket
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import NamedTuple, Self
+from typing import Self
 
 from node.host.netlink import (
     CREATE,
@@ -34,14 +35,16 @@ _UP = 0x1
 _IFLA_HARDWARE, _IFLA_NAME, _IFLA_MTU, _IFLA_INFO = 1, 3, 4, 18
 _INFO_KIND, _INFO_DATA = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_TARGET, _RTA_OUT, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_SOURCE = 1, 4, 5, 6, 7
+_RTA_TARGET, _RTA_OUT, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_SOURCE, _RTA_METRICS = 1, 4, 5, 6, 7, 8
+_METRIC_MTU = 2
 _MAIN_TABLE = 254
 _UNICAST = 1
 _OURS = 76  # rtm_protocol: routes of ours can be told apart; free in iproute2's table
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 
 
-class Link(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
     index: int
     name: str
     mtu: int
@@ -50,13 +53,15 @@ class Link(NamedTuple):
     address: str  # link layer, "aa:bb:…"; "" if it has none
 
 
-class Route(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
     target: IPv4Network  # 0.0.0.0/0: the default route
-    link: int  # index; 0: none (several next hops, unreachable, …)
-    gateway: IPv4Address | None
-    source: IPv4Address | None
-    metric: int
-    ours: bool  # added by :meth:`Links.set_route`
+    link: int = 0  # index; 0: none (several next hops, unreachable, …)
+    gateway: IPv4Address | None = None
+    source: IPv4Address | None = None
+    metric: int = 0
+    mtu: int = 0  # 0: the link's
+    ours: bool = True  # added by :meth:`Links.set_route`
 
 
 class Links:
@@ -178,12 +183,14 @@ def _address(index: int, address: IPv4Interface, scope: int) -> bytes:
 def _route(message: Message, length: int, *, ours: bool) -> Route:
     values = attributes(message.body, _ROUTE.size)
     gateway, source = values.get(_RTA_GATEWAY), values.get(_RTA_SOURCE)
+    metrics = attributes(values.get(_RTA_METRICS, b""))
     return Route(
         target=IPv4Network((values.get(_RTA_TARGET, bytes(4)), length)),
         link=struct.unpack("=I", values.get(_RTA_OUT, bytes(4)))[0],
         gateway=IPv4Address(gateway) if gateway else None,
         source=IPv4Address(source) if source else None,
         metric=struct.unpack("=I", values.get(_RTA_PRIORITY, bytes(4)))[0],
+        mtu=struct.unpack("=I", metrics.get(_METRIC_MTU, bytes(4)))[0],
         ours=ours,
     )
 
@@ -198,6 +205,8 @@ def _route_body(route: Route, scope: int) -> bytes:
         body += attribute(_RTA_GATEWAY, route.gateway.packed)
     if route.source:
         body += attribute(_RTA_SOURCE, route.source.packed)
+    if route.mtu:
+        body += nested(_RTA_METRICS, attribute(_METRIC_MTU, struct.pack("=I", route.mtu)))
     if route.metric:
         body += attribute(_RTA_PRIORITY, struct.pack("=I", route.metric))
     return body

@@ -133,10 +133,12 @@ class Netlink:
     def get(self, kind: int, body: bytes) -> Message:
         """One object."""
         self._send(kind, REQUEST | ACK, body)
-        return list(self._answers())[0]
+        (found,) = self._answers()
+        return found
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
         """All objects of a kind; taken again where a change interrupted the kernel."""
+        found: list[Message] = []
         for _ in range(5):
             self._send(kind, REQUEST | DUMP, body)
             found = list(self._answers())

@@ -6,9 +6,21 @@ needs tens of megabytes once, and the kernel gives them back only when the proce
 """
 
 import asyncio
+import errno
 import json
+import socket
+import struct
 from collections.abc import Sequence
 from typing import Any
+
+from node.host.netlink import Netlink, NetlinkError, attribute, is_absent, open_socket
+
+_NETFILTER = 12
+_GET_TABLE = 10 << 8 | 1
+_TABLE_NAME = 1
+_CHANGES = 7  # the multicast group for changes to any ruleset
+_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
+_ADD_MEMBERSHIP, _SOL_NETLINK = 1, 270
 
 
 class NftError(Exception):
@@ -77,3 +89,60 @@ class Nft:
         if process.returncode != 0:
             raise NftError(message.decode(errors="replace").strip())
         return output.decode()
+
+
+async def wait_until_lost(family: str, table: str, *, netns: str = "") -> None:
+    """
+    Return once a table is gone: ``nft flush ruleset``, which reloading a firewall does, takes all.
+
+    Woken by the kernel, not by a timer. Ends at once if the table is absent already.
+    """
+    changes = open_socket(_NETFILTER, netns=netns)
+    try:
+        changes.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _CHANGES)
+        changes.setblocking(False)
+        while has_table(family, table, netns=netns):
+            await _readable(changes)
+            _drain(changes)
+    finally:
+        changes.close()
+
+
+def has_table(family: str, table: str, *, netns: str = "") -> bool:
+    body = struct.pack("=BBH", _FAMILIES[family], 0, 0)
+    body += attribute(_TABLE_NAME, table.encode() + b"\0")
+    with Netlink(_NETFILTER, netns=netns) as netlink:
+        try:
+            netlink.get(_GET_TABLE, body)
+        except NetlinkError as error:
+            if is_absent(error):
+                return False
+            raise
+    return True
+
+
+async def _readable(watched: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(watched, _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(watched)
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _drain(watched: socket.socket) -> None:
+    """Throw away what is queued: that something changed is all we want to know."""
+    while True:
+        try:
+            watched.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # more changes than the queue holds: still a change
+                raise

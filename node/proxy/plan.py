@@ -99,8 +99,11 @@ def plan_service(service: Service, endpoints: Sequence[Endpoint], facts: Facts) 
     chains: dict[str, tuple[str, ...]] = {}
     sets: dict[str, str] = {}
     elements: dict[Element, str] = {}
+    udp: dict[tuple[str, int], frozenset[tuple[str, int]]] = {}
     for port in service.ports:
         chosen = choose(endpoints, port, node=facts.node, zone=facts.zone)
+        if port.protocol == "udp":
+            udp |= _udp(service, port, chosen)
         chains |= _port_chains(service, port, chosen, facts)
         sets |= _affinity_sets(service, port, chosen)
         elements |= _port_elements(service, port, chosen, facts)
@@ -108,7 +111,7 @@ def plan_service(service: Service, endpoints: Sequence[Endpoint], facts: Facts) 
     if not any(element.container != "hairpins" for element in elements):
         return EMPTY
     rank = (service.created, *service.key)
-    return Part(rank=rank, chains=chains, sets=sets, elements=elements)
+    return Part(rank=rank, chains=chains, sets=sets, elements=elements, udp=udp)
 
 
 def plan_pod(pod: Mapping[str, Any]) -> Part:
@@ -118,11 +121,15 @@ def plan_pod(pod: Mapping[str, Any]) -> Part:
     if spec.get("hostNetwork") or not address or status.get("phase") in ("Succeeded", "Failed"):
         return EMPTY
     elements: dict[Element, str] = {}
+    udp: dict[tuple[str, int], frozenset[tuple[str, int]]] = {}
     for port in _host_ports(spec):
         protocol = _PROTOCOLS[port.get("protocol", "TCP")]
         value = f"{address} . {port['containerPort']}"
         where = f"{protocol} . {port['hostPort']}"
         host_ip = port.get("hostIP") or "0.0.0.0"
+        if protocol == "udp":
+            backend = (address, int(port["containerPort"]))
+            udp["" if host_ip == "0.0.0.0" else host_ip, port["hostPort"]] = frozenset([backend])
         if host_ip == "0.0.0.0":
             elements[Element("host_ports", where)] = value
         elif ":" not in host_ip:
@@ -130,7 +137,7 @@ def plan_pod(pod: Mapping[str, Any]) -> Part:
     if not elements:
         return EMPTY
     rank = (metadata.get("creationTimestamp") or "", metadata["namespace"], metadata["name"])
-    return Part(rank=rank, elements=elements | _hairpins([address]))
+    return Part(rank=rank, elements=elements | _hairpins([address]), udp=udp)
 
 
 def _host_ports(spec: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -142,11 +149,6 @@ def _host_ports(spec: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     ]
     for container in [*spec.get("containers", []), *sidecars]:
         yield from (port for port in container.get("ports") or [] if port.get("hostPort"))
-
-
-def udp_backends(part: Part) -> dict[Element, str]:
-    """The elements for UDP, to find out which connections have become stale."""
-    return {e: value for e, value in part.elements.items() if ". udp ." in f". {e.key}"}
 
 
 def local_endpoints(service: Service, endpoints: Sequence[Endpoint], node: str) -> int:
@@ -161,6 +163,17 @@ def local_endpoints(service: Service, endpoints: Sequence[Endpoint], node: str) 
 def name_of(kind: str, key: ServiceKey, port: Port) -> str:
     """A chain's name, readable in ``nft list ruleset``; nft allows slashes and dots."""
     return f"{kind}/{key.namespace}/{key.name}/{port.protocol}/{port.port}"
+
+
+def _udp(
+    service: Service, port: Port, chosen: Chosen
+) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
+    answers: frozenset[tuple[str, int]] = frozenset({*chosen.cluster, *chosen.local})
+    addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+    found = {(address, port.port): answers for address in addresses}
+    if port.node_port:
+        found["", port.node_port] = answers
+    return found
 
 
 def _hairpins(addresses: Iterable[str]) -> dict[Element, str]:

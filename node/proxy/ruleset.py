@@ -8,9 +8,11 @@ its cost follows the change and not the table. Two owners may want one element
 gets it when the first lets go.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+Owner = tuple[str, ...]  # (namespace, name) of a service, ("pod", namespace, name)
 
 
 class Element(NamedTuple):
@@ -33,6 +35,8 @@ class Part:
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # name → rules
     sets: Mapping[str, str] = field(default_factory=dict)  # name → declaration: "type …; …"
     elements: Mapping[Element, str] = field(default_factory=dict)  # → value; "": of a set
+    # UDP destinations, address "" for any of the node's, and who may answer there.
+    udp: Mapping[tuple[str, int], frozenset[tuple[str, int]]] = field(default_factory=dict)
 
 
 EMPTY = Part()
@@ -49,13 +53,13 @@ class Ruleset:
     def __init__(self, family: str, table: str, fixed: str) -> None:
         self._target = f"{family} {table}"
         self._fixed = fixed
-        self._parts: dict[Hashable, Part] = {}
-        self._claims: dict[Element, dict[Hashable, tuple[tuple[str, ...], str]]] = {}
+        self._parts: dict[Owner, Part] = {}
+        self._claims: dict[Element, dict[Owner, tuple[tuple[str, ...], str]]] = {}
 
-    def part(self, owner: Hashable) -> Part:
+    def part(self, owner: Owner) -> Part:
         return self._parts.get(owner, EMPTY)
 
-    def owners(self) -> list[Hashable]:
+    def owners(self) -> list[Owner]:
         return list(self._parts)
 
     def value(self, element: Element) -> str | None:
@@ -63,7 +67,7 @@ class Ruleset:
         claims = self._claims.get(element)
         return min(claims.values())[1] if claims else None
 
-    def losers(self, owner: Hashable) -> list[Element]:
+    def losers(self, owner: Owner) -> list[Element]:
         """What the owner wants and another has."""
         return [
             element
@@ -73,7 +77,7 @@ class Ruleset:
             and self.value(element) != ""
         ]
 
-    def replace(self, parts: Mapping[Hashable, Part]) -> str:
+    def replace(self, parts: Mapping[Owner, Part]) -> str:
         """
         Put new parts in place of old ones (:data:`EMPTY` removes an owner).
 
@@ -108,14 +112,14 @@ class Ruleset:
         lines += self._add({e: self.value(e) or "" for e in self._claims})
         return "".join(lines)
 
-    def _claim(self, owner: Hashable, part: Part) -> None:
+    def _claim(self, owner: Owner, part: Part) -> None:
         if part == EMPTY:
             return
         self._parts[owner] = part
         for element, value in part.elements.items():
             self._claims.setdefault(element, {})[owner] = (part.rank, value)
 
-    def _release(self, owner: Hashable, part: Part) -> None:
+    def _release(self, owner: Owner, part: Part) -> None:
         self._parts.pop(owner, None)
         for element in part.elements:
             claims = self._claims[element]
