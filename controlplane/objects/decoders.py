@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from controlplane.objects.facts import is_builtin
+from controlplane.objects.facts import is_builtin, schema_by_name
 from controlplane.objects.schema import Field, Schema, Type
 
 # A value and the list that unknown fields are noted in; returns what is kept.
@@ -28,6 +28,7 @@ _MICROS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)", re.ASCII
 )
+JSON_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 _CUSTOM_ROOT = frozenset({"apiVersion", "kind", "metadata"})
 _INT32 = 2**31
 _INT64 = 2**63
@@ -62,6 +63,8 @@ def _make(schema: Schema) -> Decoder:
             return _list_decoder(schema)
         case Type.MAP:
             return _map_decoder(schema)
+        case Type.ANY if schema.name.startswith(f"{JSON_SCHEMA}Or"):
+            return _schema_or_other
         case Type.INTEGER:
             return _int64 if schema.format == "int64" else _int32
         case _:
@@ -138,30 +141,40 @@ def _list_decoder(schema: Schema) -> Decoder:
     item_schema = schema.items
     if item_schema.type is Type.STRING:
         return _strings
-    decode = decoder(item_schema)
-    empty: Any = {} if item_schema.type is Type.OBJECT else ZEROS.get(item_schema.type)
+    decode = _item_decoder(item_schema)
 
     def decode_list(value: Any, unknown: list[str]) -> Any:
         if type(value) is not list:
             raise MismatchError
-        return [decode(empty if item is None else item, unknown) for item in value]
+        return [decode(item, unknown) for item in value]
 
     return decode_list
+
+
+def _item_decoder(schema: Schema) -> Decoder:
+    """A null within a list or a map is the zero value of its type."""
+    decode = decoder(schema)
+    is_object = schema.type is Type.OBJECT
+    zero = ZEROS.get(schema.type)
+
+    def decode_item(value: Any, unknown: list[str]) -> Any:
+        if value is not None:
+            return decode(value, unknown)
+        return decode({}, unknown) if is_object else zero
+
+    return decode_item
 
 
 def _map_decoder(schema: Schema) -> Decoder:
     item_schema = schema.items
     if item_schema.type is Type.STRING:
         return _string_map
-    decode = decoder(item_schema)
-    empty: Any = {} if item_schema.type is Type.OBJECT else ZEROS.get(item_schema.type)
+    decode = _item_decoder(item_schema)
 
     def decode_map(value: Any, unknown: list[str]) -> Any:
         if type(value) is not dict:
             raise MismatchError
-        return {
-            key: decode(empty if item is None else item, unknown) for key, item in value.items()
-        }
+        return {key: decode(item, unknown) for key, item in value.items()}
 
     return decode_map
 
@@ -293,6 +306,16 @@ def _parse_time(value: Any) -> datetime:
             pass
     layout = "2006-01-02T15:04:05Z07:00"
     raise MismatchError(f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"')
+
+
+def _schema_or_other(value: Any, unknown: list[str]) -> Any:
+    """A JSON schema, or the boolean or the list that may stand in its place."""
+    decode = decoder(schema_by_name(JSON_SCHEMA))
+    if type(value) is dict:
+        return decode(value, unknown)
+    if type(value) is list:
+        return [decode(item, unknown) if type(item) is dict else item for item in value]
+    return value
 
 
 def _any(value: Any, _unknown: list[str]) -> Any:

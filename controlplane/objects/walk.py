@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from controlplane.objects.decoders import (
+    JSON_SCHEMA,
     MismatchError,
     decode_custom,
     decoder,
@@ -17,7 +18,7 @@ from controlplane.objects.decoders import (
 )
 from controlplane.objects.duplicates import duplicate_fields
 from controlplane.objects.errors import StatusError, bad_request
-from controlplane.objects.facts import is_builtin
+from controlplane.objects.facts import is_builtin, schema_by_name
 from controlplane.objects.schema import Schema, Type
 
 __all__ = [
@@ -31,8 +32,6 @@ __all__ = [
 ]
 
 _ROOT = frozenset({"apiVersion", "kind", "metadata"})
-# These are a JSON schema or something simpler; where they are a schema its fields count.
-_JSON_SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 
 
 def decode(
@@ -65,15 +64,9 @@ def _decode(obj: Any, schema: Schema, unknown: list[str]) -> dict[str, Any]:
     out: dict[str, Any]
     if is_builtin(schema):
         out = decoder(schema)(obj, unknown)
-        _note_json_schemas(obj, schema, unknown)
     else:
         out = decode_custom(obj, schema, unknown, root=True)
     return out
-
-
-def _note_json_schemas(obj: Any, schema: Schema, unknown: list[str]) -> None:
-    if schema.name.endswith(".CustomResourceDefinition"):
-        unknown.extend(unknown_fields(obj, schema))
 
 
 def strict_error(obj: Mapping[str, Any], found: list[str]) -> StatusError:
@@ -118,7 +111,7 @@ def _unknown(value: Any, schema: Schema, path: str, *, root: bool = False) -> It
         case Type.MAP if isinstance(value, dict):
             for key, item in value.items():
                 yield from _unknown(item, schema.items, f"{path}.{key}")
-        case Type.ANY if schema.name.startswith(f"{_JSON_SCHEMA}Or"):
+        case Type.ANY if schema.name.startswith(f"{JSON_SCHEMA}Or"):
             yield from _unknown_of_schemas(value, path)
         case _:
             return
@@ -138,9 +131,7 @@ def _unknown_of_object(
 
 
 def _unknown_of_schemas(value: Any, path: str) -> Iterator[str]:
-    from controlplane.objects.facts import schema_by_name
-
-    schema = schema_by_name(_JSON_SCHEMA)
+    schema = schema_by_name(JSON_SCHEMA)
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _unknown(item, schema, f"{path}[{index}]")
