@@ -35,13 +35,12 @@ from controlplane.api.base import (
 from controlplane.client.base import Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError, unauthorized
-from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import SECRETS
 
 JOIN_USER = "system:pinnace-server-token"
 JOIN_GROUP = "pinnace:server"
 BOOTSTRAPPERS_GROUP = "system:bootstrappers"
 
-_SECRETS = Resource("", "v1", "secrets", True)
 _BOOTSTRAP_TOKEN = re.compile(r"([a-z0-9]{6})\.([a-z0-9]{16})")
 _BOOTSTRAP_GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]")
 _REMEMBERED = 256
@@ -229,7 +228,7 @@ class BootstrapTokenAuthenticator:
         if match is None:
             return None
         token_id, token_secret = match.groups()
-        secret = self._reads.get(_SECRETS, "kube-system", f"bootstrap-token-{token_id}")
+        secret = self._reads.get(SECRETS, "kube-system", f"bootstrap-token-{token_id}")
         if secret is None or not self._is_valid(secret, token_id, token_secret):
             return None
         groups = _several(_data(secret, "auth-extra-groups"))

@@ -16,15 +16,17 @@ from controlplane.api.rbac import CompiledRule
 from controlplane.client.base import Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import (
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    VOLUME_ATTACHMENTS,
+)
 
 NODES_GROUP = "system:nodes"
 NODE_USER_PREFIX = "system:node:"
 LEASE_NAMESPACE = "kube-node-lease"
 _MIRROR = "kubernetes.io/config.mirror"
 
-_CLAIMS = Resource("", "v1", "persistentvolumeclaims", True)
-_VOLUMES = Resource("", "v1", "persistentvolumes", False)
-_ATTACHMENTS = Resource("storage.k8s.io", "v1", "volumeattachments", False)
 _SLICES = Resource("resource.k8s.io", "v1", "resourceslices", False)
 
 _Answer = tuple[Decision, str]
@@ -188,7 +190,7 @@ class NodeAuthorizer:
             return _no("No Object name found")
         wanted = (asked.resource, asked.namespace, asked.name)
         if asked.resource == "volumeattachments":
-            found = self._reads.get(_ATTACHMENTS, "", asked.name)
+            found = self._reads.get(VOLUME_ATTACHMENTS, "", asked.name)
             related = found is not None and (found.get("spec") or {}).get("nodeName") == node
         else:
             related = any(wanted in self._needs(pod) for pod in self._reads.on_node(node))
@@ -207,12 +209,12 @@ class NodeAuthorizer:
                 yield from self._volume_of(namespace, name)
 
     def _volume_of(self, namespace: str, claim: str) -> Iterator[tuple[str, str, str]]:
-        found = self._reads.get(_CLAIMS, namespace, claim)
+        found = self._reads.get(PERSISTENT_VOLUME_CLAIMS, namespace, claim)
         volume = str(((found or {}).get("spec") or {}).get("volumeName") or "")
         if not volume:
             return
         yield "persistentvolumes", "", volume
-        bound = self._reads.get(_VOLUMES, "", volume) or {}
+        bound = self._reads.get(PERSISTENT_VOLUMES, "", volume) or {}
         for secret in _secrets_in_volume(bound.get("spec") or {}):
             yield "secrets", secret.get("namespace") or namespace, secret["name"]
 

@@ -9,6 +9,7 @@ Source: the RBAC API documentation; texts as kube-apiserver's, which
 ``kubectl auth can-i`` and audit readers show.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,15 +24,17 @@ from controlplane.api.base import (
 )
 from controlplane.client.base import Change, Feed, Object
 from controlplane.objects import meta, selectors
-from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    ROLE_BINDINGS,
+    ROLES,
+)
 
 GROUP = "rbac.authorization.k8s.io"
-ROLES = Resource(GROUP, "v1", "roles", True)
-ROLE_BINDINGS = Resource(GROUP, "v1", "rolebindings", True)
-CLUSTER_ROLES = Resource(GROUP, "v1", "clusterroles", False)
-CLUSTER_ROLE_BINDINGS = Resource(GROUP, "v1", "clusterrolebindings", False)
 
 ALL = "*"
+_NOBODY = User(name="")
 _REMEMBERED = 512
 
 
@@ -122,9 +125,7 @@ class Rbac:
     def holds(self, user: User, namespace: str, rule: Mapping[str, Any]) -> bool:
         """Whether the user has every right in a PolicyRule; nobody may hand out more."""
         owned = [rule for grant in self._granted(user, namespace) for rule in grant.rules]
-        return all(
-            any(mine.allows(asked) for mine in owned) for asked in _single_rights(rule, user)
-        )
+        return covers(owned, rule)
 
     def _granted(self, user: User, namespace: str) -> tuple[_Grant, ...]:
         key = (user.name, user.groups, namespace)
@@ -245,24 +246,31 @@ def _shown(rule: CompiledRule) -> Iterator[Rule]:
         yield NonResourceRule(verbs=tuple(sorted(rule.verbs)), urls=rule.urls)
 
 
-def _single_rights(rule: Mapping[str, Any], user: User) -> Iterator[Attributes]:
+def covers(owned: Sequence[CompiledRule], rule: Mapping[str, Any]) -> bool:
+    """Whether all rights of a PolicyRule are among those of ``owned``."""
+    return all(any(mine.allows(asked) for mine in owned) for asked in _single_rights(rule))
+
+
+def _single_rights(rule: Mapping[str, Any]) -> Iterator[Attributes]:
     """A rule taken apart; ``*`` stands for itself, so only ``*`` can cover it."""
-    names = rule.get("resourceNames") or ("",)
     for verb in rule.get("verbs") or ():
-        for group in rule.get("apiGroups") or ():
-            for resource in rule.get("resources") or ():
-                plural, _, subresource = resource.partition("/")
-                for name in names:
-                    yield Attributes(
-                        user=user,
-                        verb=verb,
-                        group=group,
-                        resource=plural,
-                        subresource=subresource,
-                        name=name,
-                    )
         for url in rule.get("nonResourceURLs") or ():
-            yield Attributes(user=user, verb=verb, path=url)
+            yield Attributes(user=_NOBODY, verb=verb, path=url)
+        targets = itertools.product(
+            rule.get("apiGroups") or (),
+            rule.get("resources") or (),
+            rule.get("resourceNames") or ("",),
+        )
+        for group, resource, name in targets:
+            plural, _, subresource = resource.partition("/")
+            yield Attributes(
+                user=_NOBODY,
+                verb=verb,
+                group=group,
+                resource=plural,
+                subresource=subresource,
+                name=name,
+            )
 
 
 def aggregate(role: Object, roles: Sequence[Object]) -> list[Mapping[str, Any]]:

@@ -20,11 +20,7 @@ from controlplane.client.base import Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.errors import unauthorized
 from controlplane.objects.kinds import Resource
-
-_ACCOUNTS = Resource("", "v1", "serviceaccounts", True)
-_PODS = Resource("", "v1", "pods", True)
-_SECRETS = Resource("", "v1", "secrets", True)
-_NODES = Resource("", "v1", "nodes", False)
+from controlplane.objects.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 
 _EXTRA = "authentication.kubernetes.io"
 INVALID_SINCE_LABEL = "kubernetes.io/legacy-token-invalid-since"
@@ -74,7 +70,7 @@ class ServiceAccountAuthenticator:
 
     def _check_bound(self, claims: Claims, now: datetime) -> None:
         namespace, account = claims.namespace, claims.service_account
-        found = self._reads.get(_ACCOUNTS, namespace, account.name)
+        found = self._reads.get(SERVICE_ACCOUNTS, namespace, account.name)
         if found is None:
             raise TokenError(f'serviceaccounts "{account.name}" not found')
         if meta.uid_of(found) != account.uid:
@@ -83,10 +79,10 @@ class ServiceAccountAuthenticator:
             )
         if _is_gone(found, now):
             raise TokenError(f"service account {namespace}/{account.name} has been deleted")
-        self._check_reference(_SECRETS, namespace, claims.secret, now)
-        self._check_reference(_PODS, namespace, claims.pod, now)
+        self._check_reference(SECRETS, namespace, claims.secret, now)
+        self._check_reference(PODS, namespace, claims.pod, now)
         if claims.pod is None:
-            self._check_reference(_NODES, "", claims.node, now)
+            self._check_reference(NODES, "", claims.node, now)
 
     def _check_reference(
         self, resource: Resource, namespace: str, reference: Reference | None, now: datetime
@@ -99,13 +95,13 @@ class ServiceAccountAuthenticator:
 
     def _check_legacy(self, claims: Claims, token: str) -> None:
         assert claims.secret is not None
-        secret = self._reads.get(_SECRETS, claims.namespace, claims.secret.name)
+        secret = self._reads.get(SECRETS, claims.namespace, claims.secret.name)
         if secret is None or meta.is_deleting(secret):
             raise TokenError("Token has been invalidated")
         stored = base64.b64decode((secret.get("data") or {}).get("token", ""))
         if not hmac.compare_digest(stored, token.encode()):
             raise TokenError("Token does not match server's copy")
-        account = self._reads.get(_ACCOUNTS, claims.namespace, claims.service_account.name)
+        account = self._reads.get(SERVICE_ACCOUNTS, claims.namespace, claims.service_account.name)
         if account is None or meta.uid_of(account) != claims.service_account.uid:
             raise TokenError("ServiceAccount has been deleted")
         if meta.labels(secret).get(INVALID_SINCE_LABEL):

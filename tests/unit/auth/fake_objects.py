@@ -1,18 +1,21 @@
 """Reads, Feed and a small Client over a dictionary, for what only looks objects up."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from controlplane.client.base import Change, Object
+from controlplane.client.base import (
+    EVERYTHING,
+    Change,
+    Object,
+    ObjectList,
+    PatchType,
+    Selection,
+    WatchEvent,
+)
 from controlplane.objects.errors import already_exists, conflict, not_found
 from controlplane.objects.kinds import Resource
-
-NAMESPACES = Resource("", "v1", "namespaces", False)
-NODES = Resource("", "v1", "nodes", False)
-PODS = Resource("", "v1", "pods", True)
-SECRETS = Resource("", "v1", "secrets", True)
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", True)
+from controlplane.objects.resources import PODS
 
 
 class Objects:
@@ -78,7 +81,7 @@ class Objects:
 
 
 class Writer:
-    """The writing half of a Client over :class:`Objects`."""
+    """A Client over :class:`Objects`, without watch and patch."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -105,6 +108,46 @@ class Writer:
             raise conflict(resource.group_resource, metadata["name"])
         self._objects.writes.append(("update", resource.plural, metadata["name"]))
         return self._objects.put(resource, _stored(body, str(int(version) + 1)))
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> Object:
+        seen = await self.get(resource, namespace, name)
+        self._objects.writes.append(("delete", resource.plural, name))
+        self._objects.remove(resource, namespace, name)
+        return seen
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        seen = self._objects.get(resource, namespace, name)
+        if seen is None:
+            raise not_found(resource.group_resource, name)
+        return seen
+
+    async def list(self, resource: Resource, selection: Selection = EVERYTHING) -> ObjectList:
+        return ObjectList("1", self._objects.list(resource, selection.namespace))
+
+    def watch(
+        self, resource: Resource, selection: Selection = EVERYTHING, *, after: str
+    ) -> AsyncIterator[WatchEvent]:
+        raise NotImplementedError
+
+    async def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        body: Any,
+        type: PatchType = PatchType.MERGE,  # noqa: A002 - the contract's word
+        subresource: str = "",
+        options: Mapping[str, str] | None = None,
+    ) -> Object:
+        raise NotImplementedError
 
 
 def _stored(body: Object, version: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from controlplane.api.base import Authenticator, Credentials, User
 from controlplane.api.service_accounts import ServiceAccountAuthenticator
 from controlplane.api.tokens import Claims, Reference, ServiceAccountTokens
 from controlplane.objects.errors import StatusError
+from controlplane.objects.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from controlplane.pki.certificates import (
     Authority,
     Leaf,
@@ -29,7 +30,7 @@ from controlplane.pki.certificates import (
     new_key,
     self_signed,
 )
-from tests.unit.auth.fake_objects import NODES, PODS, SECRETS, SERVICE_ACCOUNTS, Objects
+from tests.unit.auth.fake_objects import Objects
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 ISSUER = "https://kubernetes.default.svc.cluster.local"

@@ -6,13 +6,12 @@ import pytest
 
 from controlplane.api.authorize import Chain, Masters, forbidden_error
 from controlplane.api.base import Attributes, Decision, NonResourceRule, ResourceRule, User
-from controlplane.api.rbac import (
+from controlplane.api.rbac import Rbac, aggregate
+from controlplane.objects.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     ROLE_BINDINGS,
     ROLES,
-    Rbac,
-    aggregate,
 )
 from tests.unit.auth.fake_objects import Objects
 
