@@ -54,7 +54,9 @@ def _of_yaml(raw: bytes) -> list[str]:
         node = yaml.compose(raw, loader)
     except yaml.YAMLError:
         return []
-    lines = [f"  line {line}: key {json.dumps(key)} already set in map" for line, key in _keys(node)]
+    lines = [
+        f"  line {line}: key {json.dumps(key)} already set in map" for line, key in _keys(node)
+    ]
     return ["yaml: unmarshal errors:\n" + "\n".join(lines)] if lines else []
 
 

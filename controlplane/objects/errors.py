@@ -6,6 +6,7 @@ code. Texts follow the API machinery's, because kubectl and people match on them
 Source: the API conventions, "Response Status Kind".
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ def _show(value: object) -> str:
             return str(value).lower()
         case None:
             return "null"
+        case dict() | list():
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
         case _:
             return str(value)
 
