@@ -332,7 +332,7 @@ class Runtime(Protocol):
 
     async def start_container(self, container_id: str) -> None: ...
 
-    async def stop_container(self, container_id: str, timeout: int) -> None:
+    async def stop_container(self, container_id: str, timeout: int) -> None:  # noqa: ASYNC109
         """The stop signal, then after ``timeout`` seconds SIGKILL; returns when it is gone."""
 
     async def remove_container(self, container_id: str) -> None: ...
@@ -351,7 +351,10 @@ class Runtime(Protocol):
     async def reopen_log(self, container_id: str) -> None: ...
 
     async def exec_sync(
-        self, container_id: str, command: Sequence[str], timeout: float
+        self,
+        container_id: str,
+        command: Sequence[str],
+        timeout: float,  # noqa: ASYNC109
     ) -> ExecResult:
         """``timeout`` in seconds, 0: none; TimeoutError when it passed."""
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from pathlib import Path
 from typing import Any
 
-from grpclib.client import Channel
+from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -40,7 +40,7 @@ from node.cri.base import (
     Version,
 )
 from node.cri.generated import api_pb2 as pb
-from node.cri.generated import events_pb2
+from node.cri.generated import events_pb2, health_pb2
 from node.cri.generated.api_grpc import ImageServiceStub, RuntimeServiceStub
 from node.cri.generated.events_grpc import EventsStub
 
@@ -100,7 +100,7 @@ class CriClient:
             raise _translate(err) from err
         except (StreamTerminatedError, OSError) as err:
             # TimeoutError is an OSError too: grpclib raises it when the deadline passes.
-            raise RuntimeUnavailable(f"{self._socket}: {err or 'no answer in time'}") from err
+            raise RuntimeUnavailable(f"{self._socket}: {str(err) or 'no answer in time'}") from err
 
     async def version(self) -> Version:
         runtime, _ = self._connect()
@@ -370,3 +370,28 @@ def _driver_of(config: str) -> str:
     runtime = (containerd.get("runtimes") or {}).get(name) or {}
     options = runtime.get("options") or {}
     return "systemd" if options.get("SystemdCgroup") else "cgroupfs"
+
+
+async def check_health(host: str, port: int, service: str, limit: float) -> str:
+    """The gRPC health protocol: "" when serving, else why not. ``limit`` in seconds."""
+    channel = Channel(host, port)
+    check = UnaryUnaryMethod[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse](
+        channel,
+        "/grpc.health.v1.Health/Check",
+        health_pb2.HealthCheckRequest,
+        health_pb2.HealthCheckResponse,
+    )
+    try:
+        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=limit)
+    except GRPCError as err:
+        if err.status is Status.UNIMPLEMENTED:
+            return "error: this server does not implement the grpc health protocol"
+        return f"error: health rpc probe failed: {err.message}"
+    except TimeoutError:
+        return f"timeout: health rpc did not complete within {limit:g}s"
+    except (StreamTerminatedError, OSError) as err:
+        return f'timeout: failed to connect service "{host}:{port}": {err}'
+    finally:
+        channel.close()
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return "" if status == "SERVING" else f'service unhealthy (responded with "{status}")'

@@ -1,0 +1,288 @@
+"""
+The kubelet: joins its parts and keeps a worker for each pod of this node.
+
+Pods come from the injected cache, the runtime's changes from its stream of events.
+After a restart every worker looks first and finds its containers by their labels, so
+nothing of a pod is restarted; what the runtime has and the API has not is stopped.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from controlplane.client.base import Change, Client, Feed, Object, Reads
+from controlplane.objects.errors import StatusError
+from node.config import Config
+from node.cri.base import Runtime, RuntimeFailure, Unsupported
+from node.kubelet import cgroups, naming
+from node.kubelet.apply import Parts
+from node.kubelet.base import (
+    POD_UID,
+    PODS,
+    RUNTIME_CLASSES,
+    Clock,
+    ConfigError,
+    Gate,
+    OpenGate,
+    Settings,
+    key_of,
+    uid_of,
+)
+from node.kubelet.images import Images
+from node.kubelet.recorder import EventRecorder
+from node.kubelet.sources import Sources
+from node.kubelet.volumes import Volumes
+from node.kubelet.worker import Worker
+
+_log = logging.getLogger(__name__)
+_RECONNECT_FIRST, _RECONNECT_LONGEST = 0.1, 5.0
+_RELIST_BUSY, _RELIST_CALM = 1.0, 10.0
+_UNCLAIMED = 256
+
+
+class Kubelet:
+    """
+    Its mutable state: the workers by pod uid, and which pod a runtime id belongs to.
+
+    ``reads`` and ``feed`` show pods of this node (others are ignored) and services;
+    they are synced before :meth:`run` is called.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        client: Client,
+        reads: Reads,
+        feed: Feed,
+        runtime: Runtime,
+        clock: Clock,
+        *,
+        gate: Gate | None = None,
+        cgroup_root: str = "",
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._reads = reads
+        self._feed = feed
+        self.runtime = runtime
+        self._clock = clock
+        self._gate = gate or OpenGate()
+        self._cgroup_root = cgroup_root
+        self.recorder = EventRecorder(client, config.node_name, clock)
+        self.workers: dict[str, Worker] = {}
+        self._owners: dict[str, str] = {}
+        self._unclaimed: dict[str, str] = {}  # ids of unknown owners that ended, oldest first
+        self.runtime_error = "container runtime is down"  # "" when it answers
+        self._on_runtime: list[Callable[[], None]] = []
+        self._group: asyncio.TaskGroup | None = None
+        self._parts: Parts | None = None
+
+    def worker_of(self, namespace: str, name: str) -> Worker | None:
+        """The newest pod of that name on this node."""
+        found = [w for w in self.workers.values() if key_of(w.pod) == (namespace, name)]
+        return next((w for w in reversed(found) if not w.removed), None)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop``; pods keep running after it."""
+        with contextlib.suppress(_Stopped):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    self._group = group
+                    group.create_task(self._until(stop))
+                    await self._main(group)
+            except* _Stopped:
+                pass
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        raise _Stopped
+
+    async def _main(self, group: asyncio.TaskGroup) -> None:
+        group.create_task(self.recorder.run())
+        settings = await self._settings()
+        sources = Sources(self._client, group, self._source_changed, self._clock)
+        self._parts = Parts(
+            runtime=self.runtime,
+            settings=settings,
+            reads=self._reads,
+            sources=sources,
+            volumes=Volumes(self._client, sources, settings),
+            images=Images(self.runtime, sources, self.recorder),
+            recorder=self.recorder,
+            gate=self._gate,
+            clock=self._clock,
+            machine=_machine_resolv_conf(settings.resolv_conf),
+            handler_of=self._handler_of,
+        )
+        unsubscribe = self._feed.subscribe([PODS], self._pod_changed)
+        try:
+            await self._stop_orphans(settings)
+            await self._follow_runtime()
+        finally:
+            unsubscribe()
+
+    async def _settings(self) -> Settings:
+        config = self._config
+        driver = await self._driver()
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return Settings(
+            node_name=config.node_name,
+            node_ips=config.node_ips,
+            pods_dir=config.pods_dir,
+            log_dir=config.log_dir,
+            cluster_dns=str(config.cluster_dns),
+            cluster_domain=config.cluster_domain,
+            resolv_conf=Path(config.resolv_conf or "/etc/resolv.conf"),
+            cgroup_root=self._cgroup_root,
+            cgroup_driver=driver,
+            cgroup_v2=cgroups.is_v2(),
+            memory=pages * size,
+            cpus=os.cpu_count() or 1,
+            allocatable={"cpu": str(os.cpu_count() or 1), "memory": str(pages * size)},
+        )
+
+    async def _driver(self) -> str:
+        """Waits for the runtime: nothing can be done without it."""
+        delay = _RECONNECT_FIRST
+        while True:
+            try:
+                return await self.runtime.cgroup_driver()
+            except RuntimeFailure as err:
+                self._set_runtime(str(err))
+            await asyncio.sleep(delay)
+            delay = min(_RECONNECT_LONGEST, 2 * delay)
+
+    # -- pods
+
+    def _pod_changed(self, change: Change) -> None:
+        new = change.new
+        if new is None:
+            old = change.old
+            if old is not None and uid_of(old) in self.workers:
+                self.workers[uid_of(old)].remove()
+            return
+        if new["spec"].get("nodeName") != self._config.node_name:
+            return
+        for worker in self.workers.values():
+            # A namesake: the old one was deleted while we were not told.
+            if key_of(worker.pod) == key_of(new) and worker.uid != uid_of(new):
+                worker.remove()
+        worker = self.workers.get(uid_of(new))
+        if worker is not None:
+            worker.update(new)
+        else:
+            self._begin(new)
+
+    def _begin(self, pod: Object) -> Worker:
+        if self._group is None or self._parts is None:
+            raise RuntimeError("the kubelet does not run")
+        worker = Worker(self._parts, self._client, self._group, pod, index=self._index)
+        self.workers[worker.uid] = worker
+        self._group.create_task(self._serve(worker))
+        return worker
+
+    async def _serve(self, worker: Worker) -> None:
+        await worker.run()
+        del self.workers[worker.uid]
+        self._owners = {k: v for k, v in self._owners.items() if v != worker.uid}
+
+    def _index(self, id_: str, uid: str) -> None:
+        self._owners[id_] = uid
+        if (kind := self._unclaimed.pop(id_, None)) and uid in self.workers:
+            self.workers[uid].runtime_changed(id_, kind)
+
+    def _source_changed(self, uid: str) -> None:
+        if worker := self.workers.get(uid):
+            worker.source_changed()
+
+    async def _handler_of(self, pod: Object) -> str:
+        name = pod["spec"]["runtimeClassName"]
+        try:
+            found = await self._client.get(RUNTIME_CLASSES, "", name)
+        except StatusError as err:
+            raise ConfigError(
+                f'failed to get sandbox runtime: RuntimeClass.node.k8s.io "{name}" not found'
+            ) from err
+        return str(found.get("handler", ""))
+
+    # -- the runtime
+
+    async def _stop_orphans(self, settings: Settings) -> None:
+        """Pods that were deleted while the agent was away."""
+        for sandbox in await self.runtime.sandboxes():
+            uid = sandbox.labels.get(POD_UID, "")
+            if uid and uid not in self.workers:
+                self._begin(_orphan(sandbox.name, sandbox.namespace, uid)).remove()
+        if settings.pods_dir.is_dir():
+            for folder in settings.pods_dir.iterdir():
+                if folder.name not in self.workers and self._parts is not None:
+                    await self._parts.volumes.remove(folder.name)
+
+    async def _follow_runtime(self) -> None:
+        delay = _RECONNECT_FIRST
+        while True:
+            try:
+                await self._follow_events()
+                delay = _RECONNECT_FIRST
+            except Unsupported:
+                await self._relist()
+            except RuntimeFailure as err:
+                self._set_runtime(str(err))
+            await asyncio.sleep(delay)
+            delay = min(_RECONNECT_LONGEST, 2 * delay)
+
+    async def _follow_events(self) -> None:
+        await self.runtime.version()
+        self._set_runtime("")
+        for worker in self.workers.values():
+            worker.runtime_changed()
+        async for event in self.runtime.events():
+            owner = self.workers.get(self._owners.get(event.id, ""))
+            if owner is not None:
+                owner.runtime_changed(event.id, event.kind)
+            elif event.kind == "stopped":
+                # A container may end before its worker has heard of its id.
+                self._unclaimed[event.id] = event.kind
+                while len(self._unclaimed) > _UNCLAIMED:
+                    del self._unclaimed[next(iter(self._unclaimed))]
+
+    async def _relist(self) -> None:
+        """For a runtime without events: quick while something changes, slow when calm."""
+        before: object = None
+        pause = _RELIST_BUSY
+        while True:
+            containers = await self.runtime.containers()
+            now = {c.id: c.state for c in containers}
+            pause = _RELIST_BUSY if now != before else min(_RELIST_CALM, pause * 1.5)
+            if now != before:
+                for worker in self.workers.values():
+                    worker.runtime_changed()
+            before = now
+            self._set_runtime("")
+            await asyncio.sleep(pause)
+
+    def _set_runtime(self, error: str) -> None:
+        changed = error != self.runtime_error
+        self.runtime_error = error
+        if changed:
+            for tell in self._on_runtime:
+                tell()
+
+
+class _Stopped(Exception):
+    """The orderly end of :meth:`Kubelet.run`."""
+
+
+def _orphan(name: str, namespace: str, uid: str) -> Object:
+    meta = {"name": name, "namespace": namespace, "uid": uid}
+    return {"metadata": meta, "spec": {"containers": []}, "status": {}}
+
+
+def _machine_resolv_conf(path: Path) -> naming.ResolvConf:
+    try:
+        return naming.parse_resolv_conf(path.read_text())
+    except OSError:
+        return naming.ResolvConf()
