@@ -162,6 +162,8 @@ class World:
             return self.put(resource, body)
         old = self._found(resource, namespace, name)
         self._check(resource, old, body.get("metadata") or {})
+        if type is PatchType.STRATEGIC and subresource == "status":
+            body = _with_old_conditions(old, body)
         return self._replace(resource, old, _merged(old, body))
 
     async def delete(
@@ -308,3 +310,11 @@ def _merged(old: Any, patch: Any) -> Any:
         else:
             made[key] = _merged(made.get(key), value)
     return made
+
+
+def _with_old_conditions(old: Object, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A strategic merge of the one list that matters here."""
+    status = dict(body["status"])
+    types = {c["type"] for c in status.get("conditions", ())}
+    kept = [c for c in (old.get("status") or {}).get("conditions", ()) if c["type"] not in types]
+    return {**body, "status": {**status, "conditions": [*kept, *status.get("conditions", ())]}}

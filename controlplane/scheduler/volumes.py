@@ -1,0 +1,192 @@
+"""
+The claims of a pod: where their volumes are, and which are bound only once a node is chosen.
+
+A claim whose class waits for the first consumer gets the chosen node as an
+annotation (its provisioner makes the volume there) or, without a provisioner, one of the volumes
+that are there. Source: the API concepts "Persistent Volumes" and "Storage Classes".
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from controlplane.client.base import Object, Reads
+from controlplane.objects import node_selectors, quantity, selectors
+from controlplane.objects.resources import (
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
+)
+from controlplane.scheduler.snapshot import NodeInfo
+
+BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
+SELECTED_NODE = "volume.kubernetes.io/selected-node"
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
+
+WRONG_NODE = "node(s) didn't match PersistentVolume's node affinity"
+LOST_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
+UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A claim that waits for a node, and the volumes that could be bound to it."""
+
+    claim: Object
+    candidates: tuple[Object, ...]  # smallest first
+    provisioned: bool
+    topologies: tuple[Object, ...]  # of the class, as node selector terms
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    refused: str = ""  # no node will do
+    lost: bool = False
+    affinities: tuple[Object, ...] = ()  # required node affinity of bound volumes
+    waiting: tuple[Waiting, ...] = ()
+
+
+NOTHING = Needs()
+
+
+def needs(pod: Object, reads: Reads) -> Needs:
+    result = NOTHING
+    for name, ephemeral in claim_names(pod):
+        result = _with_claim(result, pod, reads, name, ephemeral=ephemeral)
+        if result.refused:
+            break
+    return result
+
+
+def claim_names(pod: Object) -> Iterator[tuple[str, bool]]:
+    """The pod's claims; True: made for the pod from a template."""
+    for volume in pod["spec"].get("volumes") or ():
+        if volume.get("persistentVolumeClaim"):
+            yield volume["persistentVolumeClaim"]["claimName"], False
+        elif volume.get("ephemeral"):
+            yield f"{pod['metadata']['name']}-{volume['name']}", True
+
+
+def _with_claim(result: Needs, pod: Object, reads: Reads, name: str, *, ephemeral: bool) -> Needs:
+    claim = reads.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name)
+    if claim is None:
+        if ephemeral:
+            text = f'waiting for ephemeral volume controller to create the pvc "{name}"'
+        else:
+            text = f'persistentvolumeclaim "{name}" not found'
+        return replace(result, refused=text)
+    if claim["metadata"].get("deletionTimestamp"):
+        return replace(result, refused=f'persistentvolumeclaim "{name}" is being deleted')
+    if is_bound(claim):
+        return _with_volume(result, reads.get(PERSISTENT_VOLUMES, "", _volume_of(claim)))
+    class_name = claim["spec"].get("storageClassName") or ""
+    storage = reads.get(STORAGE_CLASSES, "", class_name) if class_name else None
+    if storage is None or storage.get("volumeBindingMode") != "WaitForFirstConsumer":
+        return replace(result, refused=UNBOUND)
+    return replace(result, waiting=(*result.waiting, _waiting(claim, storage, reads)))
+
+
+def is_bound(claim: Object) -> bool:
+    annotations = claim["metadata"].get("annotations") or {}
+    phase = (claim.get("status") or {}).get("phase")
+    return bool(_volume_of(claim)) and (BIND_COMPLETED in annotations or phase == "Bound")
+
+
+def _volume_of(claim: Object) -> str:
+    return claim["spec"].get("volumeName") or ""
+
+
+def _with_volume(result: Needs, volume: Object | None) -> Needs:
+    if volume is None:
+        return replace(result, lost=True)
+    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
+    if required is None:
+        return result
+    return replace(result, affinities=(*result.affinities, required))
+
+
+def _waiting(claim: Object, storage: Object, reads: Reads) -> Waiting:
+    fitting = [v for v in reads.list(PERSISTENT_VOLUMES) if _fits(claim, v)]
+    fitting.sort(key=_capacity)
+    terms = [
+        {
+            "matchExpressions": [
+                {"key": e["key"], "operator": "In", "values": e["values"]}
+                for e in topology.get("matchLabelExpressions") or ()
+            ]
+        }
+        for topology in storage.get("allowedTopologies") or ()
+    ]
+    provisioned = storage.get("provisioner") != NO_PROVISIONER
+    return Waiting(claim, tuple(fitting), provisioned, tuple(terms))
+
+
+def _capacity(volume: Object) -> int:
+    return quantity.nanos((volume["spec"].get("capacity") or {}).get("storage", "0"))
+
+
+def _fits(claim: Object, volume: Object) -> bool:
+    """Whether the volume could be bound to the claim, wherever it is."""
+    wanted, offered = claim["spec"], volume["spec"]
+    phase = (volume.get("status") or {}).get("phase")
+    reference = offered.get("claimRef")
+    if reference is not None:
+        return bool(reference.get("uid") == claim["metadata"]["uid"])
+    asked = ((wanted.get("resources") or {}).get("requests") or {}).get("storage", "0")
+    selector = wanted.get("selector")
+    return (
+        phase in (None, "Available", "Pending")
+        and (offered.get("storageClassName") or "") == (wanted.get("storageClassName") or "")
+        and set(wanted.get("accessModes") or ()) <= set(offered.get("accessModes") or ())
+        and offered.get("volumeMode", "Filesystem") == wanted.get("volumeMode", "Filesystem")
+        and _capacity(volume) >= quantity.nanos(asked)
+        and (
+            selector is None
+            or selectors.of_object(selector).matches(volume["metadata"].get("labels"))
+        )
+    )
+
+
+def _is_at(volume: Object, node: NodeInfo) -> bool:
+    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
+    return required is None or node_selectors.node_selector_matches(
+        required.get("nodeSelectorTerms"), node.selectable
+    )
+
+
+def choose(
+    waiting: Sequence[Waiting], node: NodeInfo
+) -> list[tuple[Waiting, Object | None]] | None:
+    """For each claim its volume, None where one is to be made; None at all: not on this node."""
+    taken: set[str] = set()
+    chosen: list[tuple[Waiting, Object | None]] = []
+    for item in waiting:
+        volume = next(
+            (v for v in item.candidates if v["metadata"]["name"] not in taken and _is_at(v, node)),
+            None,
+        )
+        if volume is not None:
+            taken.add(volume["metadata"]["name"])
+        elif not item.provisioned or not _is_allowed(item, node):
+            return None
+        chosen.append((item, volume))
+    return chosen
+
+
+def _is_allowed(item: Waiting, node: NodeInfo) -> bool:
+    if not item.topologies:
+        return True
+    return node_selectors.node_selector_matches(item.topologies, node.selectable)
+
+
+def refusal(found: Needs, node: NodeInfo) -> str:
+    """The reason why the node is not for the pod, "" if it is."""
+    if found.lost:
+        return LOST_VOLUME
+    for required in found.affinities:
+        terms = required.get("nodeSelectorTerms")
+        if not node_selectors.node_selector_matches(terms, node.selectable):
+            return WRONG_NODE
+    if found.waiting and choose(found.waiting, node) is None:
+        return NO_VOLUME
+    return ""

@@ -1,0 +1,1 @@
+"""Tests of the scheduler, and the nodes and pods they share."""
