@@ -1,0 +1,240 @@
+"""
+The API server: the one place where the order of the steps stands.
+
+For each request: who asks (authentication), as whom (impersonation), whether
+they may (authorisation), what is asked for (route), and then the verb with its
+own steps (:mod:`controlplane.api.write`): decode, mutating admission, defaults
+and validation, validating admission, store.
+
+The object below knows nothing of listeners or TLS; ``server.py`` does.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from controlplane.api.authorize import forbidden_error
+from controlplane.api.base import AUTHENTICATED_GROUP, Attributes, Credentials, Decision, User
+from controlplane.api.call import NOBODY, Parts
+from controlplane.api.health import Check, Health
+from controlplane.api.impersonate import impersonated
+from controlplane.api.metrics import Metrics
+from controlplane.api.negotiate import status_bytes
+from controlplane.api.relay import KubeletRelay
+from controlplane.api.rest import Rest
+from controlplane.api.root import Root
+from controlplane.api.route import Route, parse
+from controlplane.objects.errors import (
+    StatusError,
+    internal,
+    no_such_path,
+    timed_out,
+    too_many_requests,
+)
+from controlplane.objects.meta import uid as random_uid
+from controlplane.store.base import StoreError
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 60.0
+MOST_REQUESTS = 400  # in flight, long-running ones not counted
+_LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+_HEALTH = ("/livez", "/readyz", "/healthz")
+
+# Paths beside the API (the supervisor's): each decides itself who may.
+Extra = Callable[[web.BaseRequest, User], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What surrounds the API: more health checks, more paths, the address to tell clients."""
+
+    live: Mapping[str, Check] = field(default_factory=dict)
+    ready: Mapping[str, Check] = field(default_factory=dict)
+    extra: Mapping[str, Extra] = field(default_factory=dict)  # by the first part of the path
+    address: str = ""  # host:port
+
+
+class ApiServer:
+    """
+    Serves requests; its only mutable state is its metrics and what is cached of discovery.
+
+    :meth:`handle` is what a low-level aiohttp server calls.
+    """
+
+    def __init__(self, parts: Parts, around: Around | None = None) -> None:
+        around = around or Around()
+        self.parts = parts
+        self.metrics = Metrics()
+        self.health = Health(around.live, around.ready)
+        self._extra = around.extra
+        self._root = Root(parts, self.metrics, around.address)
+        self._relay = KubeletRelay(parts)
+        self._rest = Rest(parts, self._relay)
+
+    def kinds_changed(self) -> None:
+        """The table of kinds changed: forget discovery, end the watches of what is gone."""
+        self._root.forget()
+        served = {kind.storage_key for kind in self.parts.kinds}
+        for key in self.parts.cache.counts():
+            if key not in served:
+                self.parts.cache.end_watches(key)
+
+    async def stop(self) -> None:
+        """End the watches and the relayed connections; the listener stops next."""
+        self.health.stopping = True
+        self.parts.cache.end_watches()
+        await self._relay.close()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        started = asyncio.get_running_loop().time()
+        route = parse(request.method, request.rel_url.raw_path, request.query)
+        self.metrics.running += 1
+        try:
+            response = await self._answered(request, route)
+        finally:
+            self.metrics.running -= 1
+        seconds = asyncio.get_running_loop().time() - started
+        verb = "CONNECT" if route.subresource in _LONG_RUNNING else route.verb.upper()
+        self.metrics.observe(verb, route.plural, route.subresource, response.status, seconds)
+        return response
+
+    async def _answered(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        try:
+            if route.verb == "watch" or route.subresource in _LONG_RUNNING:
+                return await self._serve(request, route)
+            if self.metrics.running > MOST_REQUESTS:
+                raise too_many_requests("Too many requests, please try again later.", 1)
+            if route.verb in ("get", "list"):
+                return await self._serve(request, route)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await self._serve(request, route)
+        except StatusError as error:
+            return failure(error)
+        except TimeoutError:
+            return failure(timed_out("request did not complete within the allotted time"))
+        except StoreError as error:
+            log.warning("%s %s: %s", request.method, request.path, error)
+            return failure(internal(str(error)))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return failure(internal("the request could not be handled"))
+
+    async def _serve(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        extra = self._extra.get(route.path.split("/", 2)[1])
+        if extra is not None and not route.plural:
+            return await extra(request, await self._authenticated(request))
+        if not route.plural and route.path.startswith(_HEALTH):
+            return self._healthy(request, route)
+        user = await self._authenticated(request)
+        if "Impersonate-User" in request.headers or "Impersonate-Group" in request.headers:
+            user = impersonated(request.headers, user, self.parts.authorizer)
+        self._authorize(user, route)
+        if not route.plural:
+            return await self._root.serve(request, route, user)
+        kind = self.parts.kinds.by_resource(route.group, route.version, route.plural)
+        if kind is None or (route.namespace and not kind.namespaced and kind.kind != "Namespace"):
+            return await self._elsewhere(request, route, user)
+        return await self._rest.serve(request, route, kind, user)
+
+    async def _authenticated(self, request: web.BaseRequest) -> User:
+        credentials = _credentials(request)
+        for authenticator in self.parts.authenticators:
+            user = await authenticator.authenticate(credentials)
+            if user is not None:
+                if AUTHENTICATED_GROUP in user.groups or user.name == NOBODY.name:
+                    return user
+                groups = (*user.groups, AUTHENTICATED_GROUP)
+                return User(name=user.name, uid=user.uid, groups=groups, extra=user.extra)
+        return NOBODY
+
+    def _authorize(self, user: User, route: Route) -> None:
+        authorizer = self.parts.authorizer
+        if authorizer is None:
+            return
+        if route.plural:
+            attributes = Attributes(
+                user=user,
+                verb=route.verb,
+                group=route.group,
+                version=route.version,
+                resource=route.plural,
+                subresource=route.subresource,
+                namespace=route.namespace,
+                name=route.name,
+            )
+        else:
+            attributes = Attributes(user=user, verb=route.verb, path=route.path)
+        decision, reason = authorizer.authorize(attributes)
+        if decision is not Decision.ALLOW:
+            raise forbidden_error(attributes, reason)
+
+    async def _elsewhere(
+        self, request: web.BaseRequest, route: Route, user: User
+    ) -> web.StreamResponse:
+        for aggregator in self.parts.aggregators:
+            if aggregator.serves(route.group, route.version):
+                response: web.StreamResponse = await aggregator.relay(request, user)
+                return response
+        raise no_such_path()
+
+    def _healthy(self, request: web.BaseRequest, route: Route) -> web.Response:
+        excluded = request.query.getall("exclude", [])
+        code, text = self.health.answer(route.path, request.query, excluded)
+        headers = {"X-Content-Type-Options": "nosniff", "Content-Type": "text/plain; charset=utf-8"}
+        return web.Response(status=code, body=text.encode(), headers=headers)
+
+
+def _credentials(request: web.BaseRequest) -> Credentials:
+    transport = request.transport
+    certificate = b""
+    if transport is not None:
+        ssl_object = transport.get_extra_info("ssl_object")
+        if ssl_object is not None:
+            certificate = ssl_object.getpeercert(True) or b""
+    authorization = request.headers.get("Authorization", "")
+    scheme, _, token = authorization.partition(" ")
+    return Credentials(
+        peer_certificate=certificate,
+        bearer_token=token.strip() if scheme.lower() == "bearer" else "",
+        headers=_Lower(request.headers),
+    )
+
+
+class _Lower(Mapping[str, str]):
+    """Headers by their lower-case names, without a copy."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+
+    def __getitem__(self, name: str) -> str:
+        return self._headers[name]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return (name.lower() for name in self._headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+
+def failure(error: StatusError) -> web.Response:
+    """A Status as a response."""
+    headers = {
+        "Content-Type": "application/json",
+        "Cache-Control": "no-cache, private",
+        **error.headers,
+    }
+    return web.Response(status=error.code, body=status_bytes(error) + b"\n", headers=headers)
+
+
+def audit_id(request: web.BaseRequest) -> str:
+    """The client's, or a new one: it ties log lines of both sides together."""
+    return request.headers.get("Audit-Id") or random_uid(os.urandom(16))

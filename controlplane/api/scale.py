@@ -1,0 +1,132 @@
+"""
+The scale subresource: how many replicas, whatever the kind.
+
+Workloads have the number at one place, custom resources say where theirs is. A
+Scale is read from the object and written back to it; it is never stored.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from controlplane.api import pipeline
+from controlplane.api.call import Answer, Call, Parts
+from controlplane.api.patching import check_options
+from controlplane.api.present import entry_object
+from controlplane.api.strategy import prepare_update
+from controlplane.api.write import Change, change, check_preconditions
+from controlplane.client.base import Object, PatchType
+from controlplane.objects import patch, selectors
+from controlplane.objects.errors import bad_request, invalid, invalid_value, not_found
+from controlplane.objects.kinds import Kind
+
+_WORKLOAD = (".spec.replicas", ".status.replicas", "")
+
+
+def scale_of(kind: Kind, obj: Object) -> dict[str, Any]:
+    """The Scale (autoscaling/v1) of an object."""
+    wanted, found, selector = kind.scale_paths or _WORKLOAD
+    metadata = obj["metadata"]
+    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: dict[str, Any] = {"replicas": _at(obj, found) or 0}
+    text = _selector(kind, obj, selector)
+    if text:
+        status["selector"] = text
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: metadata[name] for name in shown if name in metadata},
+        "spec": {"replicas": _at(obj, wanted) or 0},
+        "status": status,
+    }
+
+
+def _selector(kind: Kind, obj: Object, path: str) -> str:
+    if kind.scale_paths is not None:
+        return str(_at(obj, path) or "") if path else ""
+    selector = (obj.get("spec") or {}).get("selector")
+    if kind.kind == "ReplicationController":
+        selector = {"matchLabels": selector or {}}
+    text = selectors.to_text(selector)
+    return "" if text in ("<none>", "<error>") else text
+
+
+def _at(obj: Object, path: str) -> Any:
+    value: Any = obj
+    for step in path.lstrip(".").split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(step)
+    return value
+
+
+def _set(obj: dict[str, Any], path: str, value: int) -> None:
+    *steps, last = path.lstrip(".").split(".")
+    for step in steps:
+        obj = obj.setdefault(step, {})
+    obj[last] = value
+
+
+async def get_scale(parts: Parts, call: Call) -> bytes:
+    entry = parts.cache.entry(call.key)
+    if entry is None:
+        raise not_found(call.kind.group_resource, call.name)
+    return orjson.dumps(scale_of(call.kind, await entry_object(parts, call.kind, entry)))
+
+
+async def update_scale(parts: Parts, call: Call, body: Mapping[str, Any]) -> Answer:
+    """Replace the number of replicas; 409 where the Scale names another resourceVersion."""
+    _check(call, body)
+    return await _write(parts, call, lambda _scale: dict(body))
+
+
+async def patch_scale(parts: Parts, call: Call, type_: PatchType, body: Any) -> Answer:
+    """A Scale has no lists, so that a strategic merge patch of it is a merge patch."""
+    check_options(call, type_)
+
+    def changed(scale: dict[str, Any]) -> dict[str, Any]:
+        if type_ is PatchType.JSON:
+            result: dict[str, Any] = patch.json_patch(scale, body)
+        else:
+            result = patch.merge_patch(scale, body)
+        _check(call, result)
+        return result
+
+    return await _write(parts, call, changed)
+
+
+def _check(call: Call, scale: Mapping[str, Any]) -> None:
+    kind, version = scale.get("kind", "Scale"), scale.get("apiVersion", "autoscaling/v1")
+    if kind != "Scale" or not str(version).startswith("autoscaling/"):
+        raise bad_request(f"expected a Scale of autoscaling/v1, got {kind} of {version}")
+    name = (scale.get("metadata") or {}).get("name", call.name)
+    if name != call.name:
+        raise bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({call.name})"
+        )
+    replicas = (scale.get("spec") or {}).get("replicas") or 0
+    if isinstance(replicas, bool) or not isinstance(replicas, int):
+        raise bad_request("json: cannot unmarshal spec.replicas into an int32")
+    if replicas < 0:
+        why = "must be greater than or equal to 0"
+        raise invalid(
+            "Scale.autoscaling", call.name, [invalid_value("spec.replicas", replicas, why)]
+        )
+
+
+async def _write(
+    parts: Parts, call: Call, changed: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Answer:
+    path = (call.kind.scale_paths or _WORKLOAD)[0]
+
+    async def make(old: Object) -> dict[str, Any]:
+        scale = changed(scale_of(call.kind, old))
+        metadata = scale.get("metadata") or {}
+        check_preconditions(call, old, metadata.get("uid"), metadata.get("resourceVersion"))
+        new: dict[str, Any] = pipeline.copy(old)
+        _set(new, path, (scale.get("spec") or {}).get("replicas") or 0)
+        return new
+
+    answer = await change(parts, call, Change(make=make, prepare=prepare_update))
+    return Answer(orjson.dumps(scale_of(call.kind, orjson.loads(answer.data))))
