@@ -1,6 +1,7 @@
 """A containerd for the module, a kubelet for each test."""
 
 import asyncio
+import base64
 import contextlib
 import shutil
 import tempfile
@@ -105,6 +106,13 @@ class Node:
             await self._task
             await self.runtime.close()
 
+    async def idle(self, seconds: float = 10) -> None:
+        """Until every worker is done: nothing of any pod is left."""
+        if self.kubelet is not None:
+            async with asyncio.timeout(seconds):
+                while self.kubelet.workers:
+                    await asyncio.sleep(0.02)
+
     def status(self, name: str) -> dict[str, Any]:
         return self.api.pod(name)["status"]  # type: ignore[no-any-return]
 
@@ -177,3 +185,18 @@ def pod(name: str, command: str = "", **more: Any) -> dict[str, Any]:
             **more.get("spec", {}),
         },
     }
+
+
+def secret(name: str, data: dict[str, str]) -> dict[str, Any]:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    meta = {"name": name, "namespace": "default"}
+    return {"kind": "Secret", "metadata": meta, "type": "Opaque", "data": encoded}
+
+
+def config_map(name: str, data: dict[str, str]) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def service(name: str, address: str, port: int) -> dict[str, Any]:
+    spec = {"clusterIP": address, "ports": [{"port": port, "protocol": "TCP"}]}
+    return {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
