@@ -37,6 +37,16 @@ def mounted(image: Path, directory: Path, *, options: str = "loop") -> Iterator[
         run("umount", str(directory))
 
 
+@contextlib.contextmanager
+def stopping(writer: WriterServer, ledger: Ledger) -> Iterator[None]:
+    """A writer that lives on keeps the filesystem from being unmounted."""
+    try:
+        yield
+    finally:
+        if writer.pid:
+            writer.kill(ledger)
+
+
 def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
@@ -49,10 +59,10 @@ def test_a_power_cut_keeps_what_was_acknowledged(writer: WriterServer, tmp_path:
     chance = random.Random(3)
     ledger = Ledger()
     # The filesystem's own commits are put off, so that only syncs reach the image.
-    with mounted(image, tmp_path / "live", options="loop,commit=600") as live:
-        path = live / "db" / "state.db"
+    live = tmp_path / "live"
+    with mounted(image, live, options="loop,commit=600"), stopping(writer, ledger):
         for round_ in range(CUTS):
-            writer.start(path, round_, ledger)
+            writer.start(live / "db" / "state.db", round_, ledger)
             writer.hear_for(chance.uniform(0.02, 0.3), ledger)
             os.kill(writer.pid, signal.SIGSTOP)
             writer.hear_until("stopped", ledger)
@@ -63,7 +73,7 @@ def test_a_power_cut_keeps_what_was_acknowledged(writer: WriterServer, tmp_path:
                 assert (after / "db" / "state.db").exists() or not at_stop.acknowledged
                 asyncio.run(check(after / "db" / "state.db", at_stop))
             writer.kill(ledger)
-            asyncio.run(settle(copy_to(path, tmp_path / "copy"), ledger))
+            asyncio.run(settle(copy_to(live / "db" / "state.db", tmp_path / "copy"), ledger))
     assert ledger.acknowledgements > CUTS
 
 
