@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -159,12 +160,11 @@ class _Config:
     resolv_conf = "/nonexistent"
 
 
-def made(upstream: Upstream, *, clock: Callable[[], float] | None = None) -> DnsServer:
+def made(upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> DnsServer:
     """A server whose outside world is that upstream, through the user's ConfigMap."""
     objects = Objects()
     put_custom(objects, {"world.override": f"forward . {upstream.address}:{upstream.port}"})
-    given = {} if clock is None else {"clock": clock}
-    server = DnsServer(cast(Config, _Config()), objects, **given)
+    server = DnsServer(cast(Config, _Config()), objects, clock=clock)
     objects.subscribe([CONFIGMAPS], server._on_config_map)
     alias = service("alias", "", [], type="ExternalName", externalName="Example.com.")
     objects.subscribe([SERVICES], server._deliver)
