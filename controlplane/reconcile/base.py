@@ -136,12 +136,13 @@ class Controller:
 
     name: str  # as upstream names it: replicaset-controller; also the field manager
     primary: Resource
-    reads: frozenset[Resource]  # besides the primary
+    # Besides the primary; that too where a change to one object touches others of its kind.
+    reads: frozenset[Resource]
     writes: frozenset[Resource]
     shares: frozenset[Resource] = frozenset()  # of ``writes``: those others write too
     reconcile: Callable[[Key, Reads, datetime], Iterable[Write]]
-    # Which keys of the primary a change to another kind touches; for changes to the
-    # primary itself the loop queues its own key.
+    # Which keys of the primary a change to what is in ``reads`` touches; a change to the
+    # primary always queues its own key.
     keys_for: Callable[[Change, Reads], Iterable[Key]] = field(default=lambda _change, _reads: ())
     # Watches every kind that is served, custom ones included; ``primary`` is then only
     # one of them, changes to it are also asked about through ``keys_for``, and the

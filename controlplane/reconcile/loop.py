@@ -124,8 +124,7 @@ class Loop:
             if controller.every_kind:
                 continue
             watch(controller.primary, self._own_key(index))
-            others = {r for r in controller.reads if r != controller.primary}
-            for resource in sorted(others):
+            for resource in sorted(controller.reads):
                 watch(resource, self._other_keys(index))
             for resource in sorted(controller.writes):
                 watch(resource, None)  # so that Settle sees what was written

@@ -191,7 +191,9 @@ class Performer:
                 )
                 self._expect(resource, made)
             case Finalize(seen):
-                body = {**seen, "spec": {**seen.get("spec", {}), "finalizers": []}}
+                spec = seen.get("spec") or {}
+                left = [f for f in spec.get("finalizers") or () if f != "kubernetes"]
+                body = {**seen, "spec": {**spec, "finalizers": left}}
                 await client.update(NAMESPACES, body, subresource="finalize")
 
     async def _delete(self, write: Delete) -> None:
