@@ -75,11 +75,14 @@ class _Ref:
         self._schema: Schema | None = None
 
     def __call__(self) -> Schema:
-        if self._schema is None:
-            assert self._make is not None
-            self._schema = self._make()
+        schema = self._schema
+        if schema is None:
+            make = self._make
+            # Threads may make the same schema twice (they are equal); none sees neither.
+            schema = self._schema = make() if make is not None else self._schema
+            assert schema is not None
             self._make = None
-        return self._schema
+        return schema
 
 
 class _Given:
