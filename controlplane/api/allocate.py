@@ -107,7 +107,7 @@ class Allocator:
     def _draw(self, numbers: range, offset: int, owners: Mapping[int, str]) -> int | None:
         upper = numbers[offset:] if len(numbers) > 2 * offset else numbers
         for _ in range(_TRIES):
-            number = random.choice(upper)  # noqa: S311 - a spread, not a secret
+            number: int = random.choice(upper)  # noqa: S311 - a spread, not a secret
             if self._free(number, owners):
                 return number
         for number in (*upper, *numbers[:offset]):

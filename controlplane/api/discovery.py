@@ -206,4 +206,8 @@ def _base64(data: bytes) -> str:
 
 def etag(document: Mapping[str, Any]) -> str:
     """Strong, for If-None-Match: clients keep what they have."""
-    return f'"{hashlib.sha256(orjson.dumps(document)).hexdigest().upper()}"'
+    return etag_of(orjson.dumps(document))
+
+
+def etag_of(document: bytes) -> str:
+    return f'"{hashlib.sha256(document).hexdigest().upper()}"'

@@ -14,9 +14,9 @@ class Health:
     """``ready`` are checks beyond those of ``live``. Its mutable state is :attr:`stopping`."""
 
     def __init__(self, live: Mapping[str, Check], ready: Mapping[str, Check]) -> None:
-        self._live = {"ping": lambda: True, **live}
-        self._ready = {**self._live, **ready, "shutdown": lambda: not self.stopping}
         self.stopping = False
+        self._live: dict[str, Check] = {"ping": lambda: True, **live}
+        self._ready: dict[str, Check] = {**self._live, **ready, "shutdown": lambda: not self.stopping}
 
     def answer(
         self, path: str, query: Mapping[str, str], excluded: Sequence[str]

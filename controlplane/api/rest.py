@@ -29,6 +29,7 @@ from controlplane.api.present import present, present_one
 from controlplane.api.route import Route
 from controlplane.api.selection import compile_matcher
 from controlplane.api.strategy import prepare_update
+from controlplane.api.subresources import not_allowed
 from controlplane.client.base import PatchType
 from controlplane.objects import walk
 from controlplane.objects.errors import (
@@ -41,7 +42,6 @@ from controlplane.objects.kinds import Kind
 
 MAX_BODY = 3 << 20
 _PATCHES = {type_.value: type_ for type_ in PatchType}
-_NOT_ALLOWED = "the server does not allow this method on the requested resource"
 
 
 class Relay(Protocol):
@@ -50,10 +50,6 @@ class Relay(Protocol):
     async def serve(
         self, request: web.BaseRequest, call: Call, route: Route
     ) -> web.StreamResponse: ...
-
-
-def not_allowed() -> StatusError:
-    return StatusError(405, "MethodNotAllowed", _NOT_ALLOWED, details={})
 
 
 class Rest:
@@ -92,7 +88,8 @@ class Rest:
                 return await self._delete(request, call)
             case "deletecollection":
                 return await self._delete_collection(request, call)
-        raise not_allowed()
+            case _:
+                raise not_allowed()
 
     async def _get(self, request: web.BaseRequest, call: Call) -> web.Response:
         output = _output(request)

@@ -6,6 +6,7 @@ until the table of kinds changes.
 """
 
 import asyncio
+import gzip
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from controlplane.api.call import Parts
 from controlplane.api.metrics import CONTENT_TYPE, Metrics
 from controlplane.api.negotiate import Output, output_for, render
 from controlplane.api.route import Route
-from controlplane.objects.errors import StatusError, no_such_path, not_acceptable
+from controlplane.objects.errors import StatusError, no_such_path
 
 GIT_VERSION = "v1.36.3+pinnace1"
 _FORM = "APIGroupDiscoveryList"
@@ -53,13 +54,11 @@ class Root:
         self._metrics = metrics
         self._address = address
         self._made: dict[tuple[str, str], tuple[bytes, str]] = {}
-        self._openapi: Any = None
         self._generation = 0
 
     def forget(self) -> None:
         """The kinds changed."""
         self._made.clear()
-        self._openapi = None
         self._generation += 1
 
     async def serve(self, request: web.BaseRequest, route: Route, user: User) -> web.StreamResponse:
@@ -76,7 +75,8 @@ class Root:
                 return await self._openapi_v2(request)
             case ["openapi", "v3", *rest]:
                 return await self._openapi_v3(request, "/".join(rest))
-        return self._plain(request, path)
+            case _:
+                return self._plain(request, path)
 
     def _plain(self, request: web.BaseRequest, path: str) -> web.Response:
         reviews = self._parts.reviews
@@ -94,7 +94,8 @@ class Root:
                 return web.Response(body=body, headers=headers)
             case "/":
                 return self._json(request, {"paths": self._paths()})
-        raise no_such_path()
+            case _:
+                raise no_such_path()
 
     def _paths(self) -> list[str]:
         paths = {"/api", "/api/v1", "/apis", "/healthz", "/livez", "/readyz", "/metrics"}
@@ -167,39 +168,50 @@ class Root:
 
     async def _openapi_v2(self, request: web.BaseRequest) -> web.Response:
         accept = request.headers.get("Accept", "")
-        if accept == _OPENAPI_V2_PROTOBUF:
-            # Clients that cannot use v3 only; kubectl tolerates that it is missing.
-            raise not_acceptable("only the following media types are accepted: application/json")
-        body, tag = await self._openapi_document("v2", "")
-        return _cached(request, body, tag)
+        if "proto-openapi.spec.v2@v1.0+protobuf" in accept:
+            return await self._openapi_document(request, "v2", "protobuf")
+        return await self._openapi_document(request, "v2", "")
 
     async def _openapi_v3(self, request: web.BaseRequest, path: str) -> web.Response:
-        body, tag = await self._openapi_document("v3", path)
-        return _cached(request, body, tag)
+        return await self._openapi_document(request, "v3", path)
 
-    async def _openapi_document(self, version: str, path: str) -> tuple[bytes, str]:
+    async def _openapi_document(
+        self, request: web.BaseRequest, version: str, path: str
+    ) -> web.Response:
+        """Kept compressed, and sent so to those who can read it: all real clients."""
         key = (f"/openapi/{version}", path)
         found = self._made.get(key)
         if found is None:
             generation = self._generation
             document = await asyncio.to_thread(self._make_openapi, version, path)
-            found = (document, discovery.etag({"body": document.decode()}))
+            found = (document, discovery.etag_of(document))
             if generation == self._generation:
                 self._made[key] = found
-        return found
+        body, tag = found
+        content_type = _OPENAPI_V2_PROTOBUF if path == "protobuf" else "application/json"
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            body = await asyncio.to_thread(gzip.decompress, body)
+            return _cached(request, body, tag, content_type=content_type)
+        response = _cached(request, body, tag, content_type=content_type)
+        response.headers["Content-Encoding"] = "gzip"
+        return response
 
     def _make_openapi(self, version: str, path: str) -> bytes:
+        return gzip.compress(self._openapi(version, path), compresslevel=6, mtime=0)
+
+    def _openapi(self, version: str, path: str) -> bytes:
         from controlplane.objects import openapi
 
         kinds, schemas = list(self._parts.kinds), self._parts.schemas
         if version == "v2":
-            return orjson.dumps(openapi.v2(kinds, schemas))
+            document = orjson.dumps(openapi.v2(kinds, schemas))
+            return openapi.v2_protobuf(document) if path else document
         if not path:
             return orjson.dumps(openapi.v3_index(kinds, schemas))
-        document = openapi.v3(kinds, schemas, path)
-        if document is None:
+        found = openapi.v3(kinds, schemas, path)
+        if found is None:
             raise no_such_path()
-        return orjson.dumps(document)
+        return orjson.dumps(found)
 
     # Answers
 

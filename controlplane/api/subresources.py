@@ -35,6 +35,11 @@ from controlplane.objects.meta import rfc3339
 _REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 
 
+def not_allowed() -> StatusError:
+    text = "the server does not allow this method on the requested resource"
+    return StatusError(405, "MethodNotAllowed", text, details={})
+
+
 # Updates
 
 
@@ -144,8 +149,7 @@ async def get(parts: Parts, call: Call) -> bytes:
     if call.subresource == "scale":
         return await get_scale(parts, call)
     if call.subresource in ("binding", "eviction", "token", "finalize"):
-        text = "the server does not allow this method on the requested resource"
-        raise StatusError(405, "MethodNotAllowed", text, details={})
+        raise not_allowed()
     return await present_one(parts, call.kind, entry.data)
 
 
@@ -170,8 +174,8 @@ async def create(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
             return await _evict(parts, call, body)
         case "token":
             return await _issue_token(parts, call, body)
-    text = "the server does not allow this method on the requested resource"
-    raise StatusError(405, "MethodNotAllowed", text, details={})
+        case _:
+            raise not_allowed()
 
 
 async def _create_special(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:

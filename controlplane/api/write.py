@@ -182,7 +182,8 @@ async def update(parts: Parts, call: Call, obj: dict[str, Any], prepare: Prepare
 
     async def make(old: Object) -> dict[str, Any]:
         check_preconditions(call, old, metadata.get("uid"), wanted)
-        return pipeline.copy(obj)
+        new: dict[str, Any] = pipeline.copy(obj)
+        return new
 
     if (
         parts.cache.entry(call.key) is None
