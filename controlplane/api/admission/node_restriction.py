@@ -5,8 +5,12 @@ A stolen node certificate then opens that node, not the cluster. What nodes may
 read is :mod:`controlplane.api.node_authorizer`'s business.
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from controlplane.api.admission.plugin import MIRROR_ANNOTATION, Plugin, refused
 from controlplane.api.base import AdmissionRequest, Attributes, Authorizer, Decision, Operation
@@ -72,6 +76,8 @@ class NodeRestriction(Plugin):
                 _check_slice(request, node)
             case "certificatesigningrequests.certificates.k8s.io":
                 _check_signing(request)
+            case _:
+                pass
 
     def _check_token(self, request: AdmissionRequest, node: str) -> None:
         if request.subresource != "token" or request.operation is not Operation.CREATE:
@@ -191,7 +197,7 @@ def _check_pod_status(request: AdmissionRequest, node: str) -> None:
     if _node_name(old) != node:
         raise refused(
             request,
-            f'node "{node}" can only update pod status for pods with spec.nodeName set to itself',
+            f'node "{node}" can only update pod status for pods with spec.nodeName set to itself',  # noqa: S608 - no SQL
         )
     if dict(meta.labels(old)) != dict(meta.labels(new)):
         raise refused(request, f'node "{node}" cannot update labels through pod status')
@@ -342,11 +348,6 @@ def _check_signing(request: AdmissionRequest) -> None:
 
 def _common_name(request: str) -> str:
     """Of a signing request in base64 of PEM; "" for what is none."""
-    import base64
-
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
     try:
         parsed = x509.load_pem_x509_csr(base64.b64decode(request))
     except ValueError:
