@@ -15,9 +15,10 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Self, TypeVar
 
+T = TypeVar("T")
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 CREATE, EXCLUSIVE, REPLACE, APPEND = 0x400, 0x200, 0x100, 0x800
 NESTED = 0x8000  # marks an attribute that holds attributes
@@ -73,25 +74,39 @@ def messages(data: bytes) -> Iterator[Message]:
 
 def open_socket(protocol: int, *, netns: str = "") -> socket.socket:
     """A bound netlink socket in our network namespace, or in the one at a path."""
-    if not netns:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+
+    def work() -> socket.socket:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        opened = socket.socket(socket.AF_NETLINK, kind, protocol)
         opened.bind((0, 0))
         return opened
-    result: list[socket.socket | OSError] = []
 
-    def inside() -> None:
-        # A thread has a network namespace of its own; its sockets stay there after it ended.
+    return run_inside(netns, work)
+
+
+def run_inside(netns: str, work: Callable[[], T]) -> T:
+    """
+    Call something within a network namespace; "" is our own.
+
+    A thread has a namespace of its own, and what it opens stays there after it ended.
+    """
+    if not netns:
+        return work()
+    result: list[T] = []
+    failure: list[OSError] = []
+
+    def body() -> None:
         try:
             enter_namespace(netns)
-            result.append(open_socket(protocol))
+            result.append(work())
         except OSError as error:
-            result.append(error)
+            failure.append(error)
 
-    thread = threading.Thread(target=inside)
+    thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    if isinstance(result[0], OSError):
-        raise result[0]
+    if failure:
+        raise failure[0]
     return result[0]
 
 

@@ -4,6 +4,8 @@ Kernel settings below /proc/sys.
 
 from pathlib import Path
 
+from node.host.netlink import run_inside
+
 _ROOT = Path("/proc/sys")
 
 
@@ -15,12 +17,17 @@ def read(name: str) -> str | None:
         return None
 
 
-def ensure(name: str, value: str) -> bool:
+def ensure(name: str, value: str, *, netns: str = "") -> bool:
     """
     Set it unless it is so already; False: this kernel has no such setting.
 
-    ``OSError`` where it may not be written, such as in a container.
+    Those of the network belong to a namespace. ``OSError`` where it may not be written,
+    such as in a container.
     """
+    return run_inside(netns, lambda: _ensure(name, value))
+
+
+def _ensure(name: str, value: str) -> bool:
     found = read(name)
     if found is None:
         return False

@@ -35,6 +35,7 @@ class PodNetwork:
         self._netns = netns
         self._pod_cidr: IPv4Network | None = None
         self._told = asyncio.Event()
+        self._ready = asyncio.Event()
 
     async def run(self) -> None:
         """Without end; :class:`OSError` and :class:`NftError` where the host refuses us."""
@@ -46,6 +47,10 @@ class PodNetwork:
                 group.create_task(self._keep_conflist(wanted.mtu))
         finally:
             unsubscribe()
+
+    async def wait_ready(self) -> None:
+        """Until sandboxes can be made: the CNI configuration is there."""
+        await self._ready.wait()
 
     async def cleanup(self) -> None:
         """Remove rules, route, bridge and CNI configuration; what is absent is fine."""
@@ -64,7 +69,7 @@ class PodNetwork:
     async def _prepare(self) -> Plan:
         facts = await asyncio.to_thread(self._look)
         wanted = plan(facts)
-        await asyncio.to_thread(_set_sysctls, wanted)
+        await asyncio.to_thread(_set_sysctls, wanted, self._netns)
         await self._nft.load(wanted.ruleset)
         await asyncio.to_thread(self._set_routes, wanted.routes)
         return wanted
@@ -87,6 +92,7 @@ class PodNetwork:
                 continue
             if await asyncio.to_thread(self._write_conflist, self._pod_cidr, mtu):
                 log.info("pod network %s, MTU %d", self._pod_cidr, mtu)
+            self._ready.set()
 
     def _write_conflist(self, network: IPv4Network, mtu: int) -> bool:
         plugins = cni.find_plugins()
@@ -150,13 +156,13 @@ def _route(wanted: WantedRoute) -> Route:
     )
 
 
-def _set_sysctls(wanted: Plan) -> None:
+def _set_sysctls(wanted: Plan, netns: str) -> None:
     for name, value in wanted.sysctls.items():
-        if not sysctl.ensure(name, value):
+        if not sysctl.ensure(name, value, netns=netns):
             raise FileNotFoundError(f"this kernel has no setting {name}")
     for name, value in wanted.optional_sysctls.items():
         try:
-            if not sysctl.ensure(name, value):
+            if not sysctl.ensure(name, value, netns=netns):
                 log.warning("this kernel has no setting %s", name)
         except OSError as error:
             log.warning("cannot set %s: %s", name, error)

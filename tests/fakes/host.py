@@ -12,14 +12,13 @@ import itertools
 import os
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from controlplane.client.base import Change, Object
 from controlplane.objects.kinds import Resource
 from node.host import sysctl
-from node.host.netlink import enter_namespace
+from node.host.netlink import run_inside
 
 SERVICES = Resource("", "v1", "services", True)
 SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", True)
@@ -146,14 +145,14 @@ class Host:
         self.node = Namespace("node")
         self.client = Namespace("client")
         self._pods: list[Namespace] = []
-        link(self.node, "up0", "192.0.2.1/24", self.client, "up0", "192.0.2.9/24")
+        connect(End(self.node, "up0", "192.0.2.1/24"), End(self.client, "up0", "192.0.2.9/24"))
         self.node.ip("link", "add", "cni0", "type", "bridge")
         self.node.ip("addr", "add", "10.42.0.1/24", "dev", "cni0")
         self.node.ip("link", "set", "cni0", "up")
         self.node.ip("route", "add", "10.43.0.0/16", "dev", "lo", "src", "192.0.2.1")
         self.client.ip("route", "add", "10.43.0.0/16", "via", "192.0.2.1")
-        inside(self.node, lambda: sysctl.ensure("net.ipv4.ip_forward", "1"))
-        inside(self.node, lambda: sysctl.ensure("net.ipv4.conf.all.route_localnet", "1"))
+        sysctl.ensure("net.ipv4.ip_forward", "1", netns=self.node.path)
+        sysctl.ensure("net.ipv4.conf.all.route_localnet", "1", netns=self.node.path)
 
     def add_pod(self, address: str) -> Namespace:
         pod = Namespace("pod")
@@ -173,31 +172,23 @@ class Host:
             namespace.remove()
 
 
-def link(
-    one: Namespace, one_name: str, one_address: str, two: Namespace, name: str, address: str
-) -> None:
-    one.ip("link", "add", one_name, "type", "veth", "peer", name, "netns", two.name)
-    for side, port, text in ((one, one_name, one_address), (two, name, address)):
-        side.ip("addr", "add", text, "dev", port)
-        side.ip("link", "set", port, "up")
+class End(NamedTuple):
+    namespace: Namespace
+    port: str
+    address: str  # with its prefix length
 
 
-def inside(namespace: Namespace, work: Callable[[], Any]) -> Any:
-    """Run something in a thread that has entered the namespace; its result."""
-    result: list[Any] = []
-
-    def body() -> None:
-        enter_namespace(namespace.path)
-        result.append(work())
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    return result[0]
+def connect(one: End, two: End) -> None:
+    """A cable between two namespaces."""
+    peer = ("peer", two.port, "netns", two.namespace.name)
+    one.namespace.ip("link", "add", one.port, "type", "veth", *peer)
+    for end in (one, two):
+        end.namespace.ip("addr", "add", end.address, "dev", end.port)
+        end.namespace.ip("link", "set", end.port, "up")
 
 
 def open_in(namespace: Namespace, kind: socket.SocketKind) -> socket.socket:
-    opened: socket.socket = inside(namespace, lambda: socket.socket(socket.AF_INET, kind))
+    opened = run_inside(namespace.path, lambda: socket.socket(socket.AF_INET, kind))
     opened.setblocking(False)
     return opened
 
