@@ -1,0 +1,159 @@
+"""
+The parts of the control plane, made from the configuration and passed by argument.
+
+:mod:`controlplane.run` says in which order they start; here is what each is made of.
+"""
+
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from controlplane.api.admission.registry import default_admissions
+from controlplane.api.authn import (
+    BootstrapTokenAuthenticator,
+    CertificateAuthenticator,
+    JoinTokenAuthenticator,
+)
+from controlplane.api.authorize import Chain, Masters
+from controlplane.api.base import MASTERS_GROUP, User
+from controlplane.api.bootstrap_policy import node_rules
+from controlplane.api.cache import ObjectCache
+from controlplane.api.call import Network, Parts
+from controlplane.api.customresources.admit import Definitions, Values
+from controlplane.api.node_authorizer import NodeAuthorizer
+from controlplane.api.present import presenter
+from controlplane.api.rbac import Rbac
+from controlplane.api.reviews import StandardReviews
+from controlplane.api.server import client_tls, server_tls
+from controlplane.api.service_accounts import ServiceAccountAuthenticator
+from controlplane.api.tokens import ServiceAccountTokens
+from controlplane.config import Config
+from controlplane.controllers import (
+    customresources,
+    garbage,
+    kubernetes_service,
+    namespace,
+    replicaset,
+    root_ca,
+    serviceaccount,
+)
+from controlplane.controllers.deployment.controller import DEPLOYMENT
+from controlplane.controllers.endpoints.legacy import ENDPOINTS_CONTROLLER
+from controlplane.controllers.endpoints.mirror import MIRROR
+from controlplane.controllers.endpoints.slices import ENDPOINTSLICE
+from controlplane.objects.facts import builtin_kinds, load_schemas
+from controlplane.objects.kinds import Kinds
+from controlplane.objects.schema import Schemas
+from controlplane.pki.ensure import Pki
+from controlplane.reconcile.base import Controller
+from controlplane.store.base import Store
+
+# What runs in this process may do anything: it is the control plane.
+ITSELF = User(name="system:kube-controller-manager", groups=(MASTERS_GROUP,))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What everything else stands on; custom resources extend kinds and schemas later."""
+
+    config: Config
+    pki: Pki
+    store: Store
+    cache: ObjectCache
+    kinds: Kinds
+    schemas: Schemas
+    tokens: ServiceAccountTokens
+
+
+def foundation(config: Config, pki: Pki, store: Store) -> Foundation:
+    kinds = Kinds(builtin_kinds())
+    issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
+    return Foundation(
+        config=config,
+        pki=pki,
+        store=store,
+        cache=ObjectCache(kinds, present=presenter(kinds)),
+        kinds=kinds,
+        schemas=load_schemas(),
+        tokens=ServiceAccountTokens(
+            pki.service_key_pem,
+            issuer=issuer,
+            audiences=(issuer, "pinnace"),
+            jwks_uri=f"https://{config.advertise_address}:{config.https_port}/openid/v1/jwks",
+        ),
+    )
+
+
+def parts(base: Foundation) -> Parts:
+    """Of the API server."""
+    config, pki, cache = base.config, base.pki, base.cache
+    accounts = ServiceAccountAuthenticator(base.tokens, cache, now)
+    bearers = (BootstrapTokenAuthenticator(cache, now), JoinTokenAuthenticator(pki.token.password))
+    certificates = CertificateAuthenticator(
+        client_ca=pki.client_ca_pem,
+        proxy_ca=pki.request_header_ca_pem,
+        proxy_names=frozenset({"system:auth-proxy"}),
+        clock=now,
+    )
+    rbac = Rbac(cache)
+    authorizer = Chain((Masters(), NodeAuthorizer(cache, node_rules()), rbac))
+    kubelet_certificate, kubelet_key = pki.kubelet_client
+    return Parts(
+        kinds=base.kinds,
+        schemas=base.schemas,
+        store=base.store,
+        cache=cache,
+        clock=now,
+        authenticators=(certificates, accounts, *bearers),
+        authorizer=authorizer,
+        admissions=(
+            *default_admissions(
+                feed=cache, authorizer=authorizer, rbac=rbac, randomness=os.urandom
+            ),
+            Definitions(),
+            Values(base.schemas),
+        ),
+        reviews=StandardReviews(
+            authorizer=authorizer,
+            service_accounts=accounts,
+            bearers=bearers,
+            tokens=base.tokens,
+            reads=cache,
+            clock=now,
+        ),
+        network=Network(
+            service_cidr=config.service_cidr,
+            node_ports=config.node_port_range,
+            reserved=frozenset({str(config.service_cidr[1]), str(config.cluster_dns)}),
+        ),
+        kubelet_tls=client_tls(kubelet_certificate, kubelet_key, pki.server_ca),
+    )
+
+
+def listener_tls(pki: Pki) -> ssl.SSLContext:
+    certificate, key = pki.serving
+    return server_tls(certificate, key, pki.client_ca)
+
+
+def controllers(base: Foundation) -> tuple[Controller, ...]:
+    config = base.config
+    return (
+        namespace.make(base.kinds),
+        garbage.make(base.kinds),
+        serviceaccount.SERVICEACCOUNT,
+        root_ca.make(base.pki.server_ca_pem.decode()),
+        customresources.CONTROLLER,
+        kubernetes_service.make(
+            str(config.service_cidr[1]), config.advertise_address, config.https_port
+        ),
+        DEPLOYMENT,
+        replicaset.REPLICASET,
+        ENDPOINTSLICE,
+        ENDPOINTS_CONTROLLER,
+        MIRROR,
+    )

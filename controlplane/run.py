@@ -1,0 +1,118 @@
+"""
+The composition root: in which order the control plane starts and stops.
+
+Keys and certificates, the store, the cache, the API server; then, through the
+API itself, what must exist; then controllers, scheduler and deployer. Everything
+runs in one task group of one event loop.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from controlplane.api.app import ApiServer, Around
+from controlplane.api.bootstrap_objects import ensure_bootstrap_objects
+from controlplane.api.bootstrap_policy import ensure_policy
+from controlplane.api.customresources.serve import CustomKinds
+from controlplane.api.local import LocalClient
+from controlplane.api.server import Listener
+from controlplane.assemble import (
+    ITSELF,
+    Foundation,
+    controllers,
+    foundation,
+    listener_tls,
+    now,
+    parts,
+)
+from controlplane.config import Config, from_settings
+from controlplane.objects.facts import schema_by_name
+from controlplane.pki.ensure import ensure_pki
+from controlplane.reconcile.clock import LoopClock
+from controlplane.reconcile.loop import Loop
+from controlplane.scheduler.loop import Scheduler
+from controlplane.store import compaction
+from controlplane.store.sqlite import SqliteStore
+
+LOG = logging.getLogger(__name__)
+OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+
+def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
+    """Run the control plane until SIGTERM; ``ready`` is called once it serves."""
+    asyncio.run(_serve(from_settings(settings), ready))
+    return 0
+
+
+async def _serve(config: Config, ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    pki = await asyncio.to_thread(ensure_pki, config, now())
+    for warning in pki.warnings:
+        LOG.warning("%s", warning)
+    (config.server_dir / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = await SqliteStore.open(config.server_dir / "db" / "state.db")
+    try:
+        await _run(foundation(config, pki, store), ready, stop)
+    finally:
+        await store.close()
+
+
+async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event) -> None:
+    await base.cache.load(base.store)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(base.cache.follow(base.store))
+        made = parts(base)
+        address = f"{base.config.advertise_address}:{base.config.https_port}"
+        api = ApiServer(made, Around(address=address))
+        CustomKinds(
+            base.kinds,
+            base.schemas,
+            metadata=schema_by_name(OBJECT_META),
+            changed=api.kinds_changed,
+        ).follow(base.cache)
+        listener = Listener(api, tls=listener_tls(base.pki))
+        await listener.start(base.config.bind_address, base.config.https_port)
+        client = LocalClient(made, ITSELF)
+        await ensure_bootstrap_objects(client, base.cache, base.pki)
+        await ensure_policy(client, base.cache)
+        working = [tasks.create_task(work) for work in _work(base, client)]
+        ready()
+        await stop.wait()
+        await api.stop()
+        await listener.stop()
+        for task in (*working, following):
+            task.cancel()
+
+
+def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any, None]]:
+    """What runs beside the API server for as long as it runs."""
+    clock = LoopClock(now)
+    loop = Loop(
+        controllers(base),
+        client=client,
+        reads=base.cache,
+        feed=base.cache,
+        clock=clock,
+        kinds=base.kinds,
+    )
+    scheduler = Scheduler(client=client, reads=base.cache, feed=base.cache, clock=clock)
+    return (loop.run(), scheduler.run(), _compact(base))
+
+
+async def _compact(base: Foundation) -> None:
+    """Forget old history, asked only after writes: an idle store is left alone."""
+    loop = asyncio.get_running_loop()
+    marks: Sequence[compaction.Mark] = ()
+    while True:
+        await base.cache.wait_for(base.cache.revision + 1)
+        await asyncio.sleep(compaction.DEFAULT.seconds / 10)
+        seen = base.store.statistics()
+        decided = compaction.plan(
+            marks, now=loop.time(), newest=seen.revision, compacted=seen.compact_revision
+        )
+        marks = decided.marks
+        if decided.compact_to:
+            await base.store.compact(decided.compact_to)

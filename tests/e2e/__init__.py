@@ -1,0 +1,1 @@
+"""Whole nodes: real containerd, real kubectl, a network namespace of their own."""
