@@ -144,7 +144,7 @@ def _lock(path: Path) -> int:
     would drop SQLite's locks on it. Making the database here gives it its mode.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path.parent)
         lock = os.open(_beside(path, ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(_explain_os(path, error)) from error
@@ -164,6 +164,13 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise StoreError(_explain_os(path, error)) from error
     return lock
+
+
+def _make_directory(path: Path) -> None:
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in missing:
+        _sync_directory(directory.parent)
 
 
 def _stopped_uncleanly(path: Path) -> bool:
@@ -231,10 +238,12 @@ def _return_space(connection: sqlite3.Connection) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    origin = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
-    with contextlib.closing(origin):
-        if not origin.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone():
-            raise StoreError(f"{source} is not a Pinnace datastore")
+    with contextlib.ExitStack() as stack:
+        with explained(source):
+            origin = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
+            stack.callback(origin.close)
+            if int(_one(origin, "PRAGMA application_id")) != _APPLICATION_ID:
+                raise StoreError(f"{source} is not a Pinnace datastore")
         copy = sqlite3.connect(target, isolation_level=None)
         with contextlib.closing(copy):
             # One step: between steps a write by another process would start it over.

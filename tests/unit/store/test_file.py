@@ -173,6 +173,11 @@ async def test_a_backup_that_fails_leaves_nothing(store: SqliteStore, tmp_path: 
     execute(other, "CREATE TABLE t (x)")
     with pytest.raises(StoreError, match="not a Pinnace datastore"):
         backup_file(other, tmp_path / "backup.db")
+    other.write_bytes(b"apiVersion: v1\n" * 500)
+    with pytest.raises(StoreError, match=r"other\.db is not a datastore"):
+        backup_file(other, tmp_path / "backup.db")
+    with pytest.raises(StoreError, match=r"no datastore at .*absent\.db"):
+        backup_file(tmp_path / "absent.db", tmp_path / "backup.db")
     assert not [name for name in modes(tmp_path) if "backup" in name]
 
 
