@@ -97,12 +97,12 @@ class Links:
         if mtu:
             body += attribute(_IFLA_MTU, struct.pack("=I", mtu))
         body += nested(_IFLA_INFO, *info)
-        self._ignore(errno.EEXIST, _NEW_LINK, body, CREATE | EXCLUSIVE)
+        self._unless_there(_NEW_LINK, body)
 
     def remove(self, name: str) -> None:
         """One that is absent is fine."""
         body = _LINK.pack(0, 0, 0, 0, 0) + attribute(_IFLA_NAME, name.encode() + b"\0")
-        self._ignore(errno.ENODEV, _DELETE_LINK, body, 0)
+        self._unless_absent(_DELETE_LINK, body)
 
     def set_up(self, index: int, *, mtu: int = 0) -> None:
         body = _LINK.pack(0, 0, index, _UP, _UP)
@@ -123,13 +123,11 @@ class Links:
 
     def add_address(self, index: int, address: IPv4Interface, *, scope: int = SCOPE_GLOBAL) -> None:
         """An address that is there already is fine."""
-        self._ignore(
-            errno.EEXIST, _NEW_ADDRESS, _address(index, address, scope), CREATE | EXCLUSIVE
-        )
+        self._unless_there(_NEW_ADDRESS, _address(index, address, scope))
 
     def remove_address(self, index: int, address: IPv4Interface) -> None:
         """An address that is absent is fine."""
-        self._ignore(errno.EADDRNOTAVAIL, _DELETE_ADDRESS, _address(index, address, 0), 0)
+        self._unless_absent(_DELETE_ADDRESS, _address(index, address, 0))
 
     def routes(self) -> list[Route]:
         """Those of the main table to unicast destinations."""
@@ -147,13 +145,20 @@ class Links:
 
     def remove_route(self, route: Route) -> None:
         """One that is absent is fine."""
-        self._ignore(errno.ESRCH, _DELETE_ROUTE, _route_body(route, 255), 0)
+        self._unless_absent(_DELETE_ROUTE, _route_body(route, 255))
 
-    def _ignore(self, code: int, kind: int, body: bytes, flags: int) -> None:
+    def _unless_there(self, kind: int, body: bytes) -> None:
         try:
-            self._netlink.request(kind, body, flags=flags)
+            self._netlink.request(kind, body, flags=CREATE | EXCLUSIVE)
         except NetlinkError as error:
-            if error.errno != code:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def _unless_absent(self, kind: int, body: bytes) -> None:
+        try:
+            self._netlink.request(kind, body)
+        except NetlinkError as error:
+            if not is_absent(error):
                 raise
 
 

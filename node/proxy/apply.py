@@ -76,7 +76,7 @@ class ServiceProxy:
         self._netns = netns
         self._facts = Facts(
             node=config.node_name,
-            node_ips=config.node_ips,
+            node_ips=tuple(ip for ip in config.node_ips if ":" not in ip),
             zone="",
             cluster_cidr=config.cluster_cidr,
             service_cidr=config.service_cidr,
