@@ -21,6 +21,7 @@ from controlplane.api.admission.escalation import EscalationCheck
 from controlplane.api.admission.limit_ranger import LimitRanger
 from controlplane.api.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.api.admission.node_restriction import NodeRestriction
+from controlplane.api.admission.pod_security import PodSecurity
 from controlplane.api.admission.scheduling import DefaultTolerationSeconds, Priority, RuntimeClass
 from controlplane.api.admission.service_account import ServiceAccount
 from controlplane.api.base import Admission, Authorizer
@@ -38,6 +39,7 @@ def default_admissions(
         ServiceAccount(feed, randomness),
         NodeRestriction(authorizer),
         TaintNodesByCondition(),
+        PodSecurity(),
         Priority(),
         DefaultTolerationSeconds(),
         DefaultStorageClass(),
