@@ -14,10 +14,12 @@ from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Call, Parts
 from controlplane.client.base import Object
 from controlplane.objects import convert, defaults, managed, walk
+from controlplane.objects import validate as rules
 from controlplane.objects.errors import StatusError, bad_request, invalid
 from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import clone
 from controlplane.objects.schema import Schema, Schemas, Type
+from controlplane.objects.values import value_errors
 
 copy = clone
 _ALLOCATORS: "WeakKeyDictionary[ObjectCache, Allocator]" = WeakKeyDictionary()
@@ -160,13 +162,20 @@ def own(parts: Parts, call: Call, old: Object | None, new: dict[str, Any]) -> No
 
 def validate(schemas: Schemas, call: Call, new: Object, old: Object | None) -> None:
     """422 with all that is wrong."""
-    try:
-        from controlplane.objects import validate as rules
-    except ImportError:
-        return
-    errors = rules.validate(call.kind, schemas.of(call.kind), new, old, call.subresource)
+    kind = call.kind
+    schema = schemas.of(kind)
+    if old is None:
+        errors = rules.validate_create(kind, new, schema=schema)
+    elif call.subresource in ("", "scale"):
+        errors = rules.validate_update(kind, new, old, schema=schema)
+    elif call.subresource == "ephemeralcontainers":
+        errors = rules.validate_ephemeral_containers(kind, new, old)
+    else:
+        errors = rules.validate_status(kind, new, old)
+    if kind.custom:
+        errors += value_errors(new, schema)
     if errors:
-        raise invalid(call.kind.group_kind, new["metadata"].get("name", ""), errors)
+        raise invalid(kind.group_kind, new["metadata"].get("name", ""), errors)
 
 
 def same(new: Mapping[str, Any], old: Object) -> bool:
