@@ -135,7 +135,7 @@ class ApiServer:
         user = await self._authenticated(request)
         if "Impersonate-User" in request.headers or "Impersonate-Group" in request.headers:
             user = impersonated(request.headers, user, self.parts.authorizer)
-        self._authorize(user, route)
+        self._authorize(user, route, request.query.get("fieldSelector", ""))
         if not route.plural:
             return await self._root.serve(request, route, user)
         kind = self.parts.kinds.by_resource(route.group, route.version, route.plural)
@@ -154,7 +154,7 @@ class ApiServer:
                 return User(name=user.name, uid=user.uid, groups=groups, extra=user.extra)
         return NOBODY
 
-    def _authorize(self, user: User, route: Route) -> None:
+    def _authorize(self, user: User, route: Route, fields: str) -> None:
         authorizer = self.parts.authorizer
         if authorizer is None:
             return
@@ -167,7 +167,8 @@ class ApiServer:
                 resource=route.plural,
                 subresource=route.subresource,
                 namespace=route.namespace,
-                name=route.name,
+                name=route.name or _named_by(fields),
+                field_selector=fields,
             )
         else:
             attributes = Attributes(user=user, verb=route.verb, path=route.path)
@@ -189,6 +190,15 @@ class ApiServer:
         code, text = self.health.answer(route.path, request.query, excluded)
         headers = {"X-Content-Type-Options": "nosniff", "Content-Type": "text/plain; charset=utf-8"}
         return web.Response(status=code, body=text.encode(), headers=headers)
+
+
+def _named_by(field_selector: str) -> str:
+    """The one name that a list or watch asks for: it is authorised like a get of it."""
+    for term in field_selector.split(","):
+        field, _, name = term.replace("==", "=", 1).partition("=")
+        if field == "metadata.name":
+            return name
+    return ""
 
 
 def _credentials(request: web.BaseRequest) -> Credentials:
