@@ -98,7 +98,7 @@ def plan(pod: Object, view: PodView, memory: Memory, now: datetime) -> Plan:
         made.later(limit)
     made.steps += _leftovers(view)
     if view.sandbox is None:
-        _sandbox(view, memory, made, now)
+        _sandbox(pod, view, memory, made, now)
         return made
     _containers(pod, view, memory, made, now)
     return made
@@ -137,7 +137,11 @@ def _leftovers(view: PodView) -> Iterator[Step]:
             yield Remove(seen.status.id, name)
 
 
-def _sandbox(view: PodView, memory: Memory, made: Plan, now: datetime) -> None:
+def _sandbox(pod: Object, view: PodView, memory: Memory, made: Plan, now: datetime) -> None:
+    if view.alive:
+        why = "Pod sandbox changed, it will be killed and re-created."
+        made.steps.append(StopAll(grace_of(pod), why))
+        return
     problem = memory.pod_problem
     if problem is not None and now < problem.retry_at:
         made.later(problem.retry_at)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.client.base import Change, Client, Feed, Object, Reads
+from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
-from node.cri.base import Runtime, RuntimeFailure, Unsupported
+from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Unsupported
 from node.kubelet import cgroups, naming
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
@@ -79,6 +80,14 @@ class Kubelet:
         self._on_runtime: list[Callable[[], None]] = []
         self._group: asyncio.TaskGroup | None = None
         self._parts: Parts | None = None
+        self.started_at = meta.rfc3339(clock())
+
+    @property
+    def settings(self) -> Settings:
+        """Known once the runtime has answered for the first time."""
+        if self._parts is None:
+            raise RuntimeUnavailable("the container runtime has not answered yet")
+        return self._parts.settings
 
     def worker_of(self, namespace: str, name: str) -> Worker | None:
         """The newest pod of that name on this node."""

@@ -361,7 +361,6 @@ def _condition(
     out = {
         "type": type_,
         "status": status,
-        "lastProbeTime": None,
         "lastTransitionTime": (
             old["lastTransitionTime"] if same and old else meta.rfc3339(given.now)
         ),
@@ -388,8 +387,7 @@ def patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
             continue
         match key:
             case "conditions":
-                known = {c["type"]: c for c in before or ()}
-                out[key] = [c for c in after or () if known.get(c["type"]) != c]
+                out[key] = _merge_conditions(before or (), after or ())
                 if not out[key]:
                     del out[key]
             case "podIPs" | "hostIPs":
@@ -402,6 +400,22 @@ def patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NOT_OURS = frozenset({"nominatedNodeName", "resize", "resourceClaimStatuses"})
+
+
+def _merge_conditions(
+    before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those that differ; a reason that no longer holds is taken away by a null."""
+    known = {c["type"]: c for c in before}
+    return [
+        dict.fromkeys(known.get(c["type"], {}).keys() - c.keys()) | dict(c)
+        for c in after
+        if _without_null(known.get(c["type"], {})) != _without_null(c)
+    ]
+
+
+def _without_null(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if item is not None}
 
 
 def _merge_ips(

@@ -69,6 +69,8 @@ class Worker:
         self._ended: dict[str, Seen] = {}
         self._doing: asyncio.Task[None] | None = None
         self._wanted: Mapping[str, Any] | None = None
+        # As last written. A server may keep it in other words (quantities): never written twice.
+        self._sent: Mapping[str, Any] | None = None
         self._report = asyncio.Event()
         self._written = asyncio.Event()
         self._cleaned = False
@@ -324,17 +326,18 @@ class Worker:
 
     async def _write(self) -> None:
         wanted = self._wanted
-        if wanted is None or self.removed:
+        if wanted is None or self.removed or wanted == self._sent:
             return
         changes = status.patch(self.status, wanted)
         if not changes:
+            self._sent = wanted
             return
         namespace, name = key_of(self.pod)
         body = {"metadata": {"uid": self.uid}, "status": changes}
         answer = await self._client.patch(
             PODS, namespace, name, body=body, type=PatchType.STRATEGIC, subresource="status"
         )
-        self.status = answer.get("status", wanted)
+        self._sent, self.status = wanted, answer.get("status", wanted)
 
     # -- the end
 

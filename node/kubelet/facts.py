@@ -1,0 +1,87 @@
+"""What the machine is: capacity, identity, pressure. Read from /proc and /sys; blocks briefly."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.objects import quantity
+from node.kubelet.stats import memory_info
+
+_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_LOW_MEMORY = 100 << 20  # bytes left: kubelet's default eviction threshold
+_LOW_DISK = 0.05  # of the file system left, as K3s has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    memory: bool
+    disk: bool
+
+
+def arch() -> str:
+    return _ARCH.get(platform.machine(), platform.machine())
+
+
+def capacity(data_dir: Path, max_pods: int) -> dict[str, str]:
+    disk = os.statvfs(data_dir)
+    out = {
+        "cpu": str(os.cpu_count() or 1),
+        "memory": f"{memory_info()['MemTotal'] // 1024}Ki",
+        "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
+        "pods": str(max_pods),
+    }
+    return out | _hugepages()
+
+
+def _hugepages(root: Path = Path("/sys/kernel/mm/hugepages")) -> dict[str, str]:
+    out = {}
+    for folder in sorted(root.glob("hugepages-*kB")):
+        size = int(folder.name.removeprefix("hugepages-").removesuffix("kB")) * 1024
+        count = int((folder / "nr_hugepages").read_text())
+        out[f"hugepages-{quantity.of_bytes(size)}"] = quantity.of_bytes(size * count)
+    return out
+
+
+def allocatable(whole: Mapping[str, str]) -> dict[str, str]:
+    """All of it, but the part of the disk below which pods are evicted."""
+    disk = quantity.value(whole["ephemeral-storage"])
+    return {**whole, "ephemeral-storage": str(int(disk * (1 - _LOW_DISK)))}
+
+
+def pressure(data_dir: Path) -> Pressure:
+    disk = os.statvfs(data_dir)
+    free = min(
+        disk.f_bavail / max(disk.f_blocks, 1), disk.f_favail / disk.f_files if disk.f_files else 1
+    )
+    return Pressure(memory=memory_info()["MemAvailable"] < _LOW_MEMORY, disk=free < _LOW_DISK)
+
+
+def identity(root: Path = Path("/")) -> dict[str, str]:
+    """The parts of nodeInfo that belong to the machine."""
+    machine = _read(root / "etc/machine-id")
+    return {
+        "machineID": machine,
+        "systemUUID": _read(root / "sys/class/dmi/id/product_uuid") or machine,
+        "bootID": _read(root / "proc/sys/kernel/random/boot_id"),
+        "kernelVersion": platform.release(),
+        "osImage": _os_name(root / "etc/os-release"),
+        "operatingSystem": "linux",
+        "architecture": arch(),
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _os_name(path: Path) -> str:
+    for line in _read(path).splitlines():
+        key, _, value = line.partition("=")
+        if key == "PRETTY_NAME":
+            return value.strip("\"'")
+    return "Linux"

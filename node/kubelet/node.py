@@ -1,0 +1,322 @@
+"""
+The Node object of this machine and its Lease: registered at the start, kept true, seldom written.
+
+The Lease says every 10 s that the node lives (it is volatile on the server); the status is
+written when something changed, else every 5 minutes. Source: KEP-589.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from controlplane.client.base import Client, Object, PatchType, Unreachable
+from controlplane.objects import meta
+from controlplane.objects.errors import StatusError
+from node.config import Config
+from node.cri.base import Runtime, RuntimeFailure, RuntimeStatus, Version
+from node.kubelet import facts
+from node.kubelet.base import LEASES, NODES, Clock, Recorder
+
+_log = logging.getLogger(__name__)
+KUBELET_VERSION = "v1.36.3+pinnace1"
+LEASE_NAMESPACE = "kube-node-lease"
+_BEAT = 10.0  # seconds
+_UNREADY_BEAT = 0.25  # while the runtime or its network is not ready: containerd tells nobody
+_UNREADY_CALM = 2.0
+_LEASE_SECONDS = 40
+_STATUS_EVERY = timedelta(minutes=5)
+_IMAGES = 50
+_ROLES = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+
+
+class NodeAgent:
+    """Its mutable state: the node and lease as last written, and when."""
+
+    def __init__(
+        self, config: Config, client: Client, runtime: Runtime, recorder: Recorder, *, clock: Clock
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._runtime = runtime
+        self._recorder = recorder
+        self._clock = clock
+        self._node: Object = {}
+        self._lease: Object | None = None
+        self._written_at: datetime | None = None
+        self._wake = asyncio.Event()
+        self.ready = asyncio.Event()  # the node was reported Ready once
+
+    def runtime_changed(self) -> None:
+        """The runtime came or went: look now."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Register, then report until ``stop``; whoever is unreachable is tried again."""
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            pause = _UNREADY_BEAT
+            while not stop.is_set():
+                self._wake.clear()
+                is_ready = False
+                try:
+                    is_ready = await self._beat()
+                except (StatusError, Unreachable) as err:
+                    _log.warning("node %s: %s", self._config.node_name, err)
+                pause = _BEAT if is_ready else min(_UNREADY_CALM, pause * 1.2)
+                woken = asyncio.ensure_future(self._wake.wait())
+                await asyncio.wait(
+                    {stopped, woken}, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                )
+                woken.cancel()
+        finally:
+            stopped.cancel()
+
+    async def _beat(self) -> bool:
+        if not self._node:
+            await self._register()
+        status = await self._status()
+        await self._report(status)
+        await self._renew()
+        return any(
+            c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"]
+        )
+
+    # -- the object
+
+    async def _register(self) -> None:
+        name = self._config.node_name
+        try:
+            self._node = await self._client.get(NODES, "", name)
+        except StatusError as err:
+            if err.code != 404:
+                raise
+            self._node = await self._create()
+            return
+        wanted = self._labels()
+        known = self._node["metadata"].get("labels", {})
+        if any(known.get(key) != value for key, value in wanted.items()):
+            body = {"metadata": {"labels": wanted}}
+            self._node = await self._client.patch(NODES, "", name, body=body)
+
+    async def _create(self) -> Object:
+        config = self._config
+        labels = {**self._labels(), **config.node_labels}
+        roles = dict.fromkeys(_ROLES, "true") if config.is_server else {}
+        body: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": config.node_name, "labels": {**labels, **roles}},
+            "spec": {"providerID": f"pinnace://{config.node_name}"},
+        }
+        taints = [_taint(text) for text in config.node_taints]
+        if taints:
+            body["spec"]["taints"] = taints
+        try:
+            return await self._client.create(NODES, body)
+        except StatusError as err:
+            if err.code != 403 or not roles:
+                raise
+            # Where a node may not give itself a role, the control plane does.
+            body["metadata"]["labels"] = labels
+            return await self._client.create(NODES, body)
+
+    def _labels(self) -> dict[str, str]:
+        arch, name = facts.arch(), self._config.node_name
+        return {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": arch,
+            "beta.kubernetes.io/os": "linux",
+            "beta.kubernetes.io/arch": arch,
+            "node.kubernetes.io/instance-type": "pinnace",
+        }
+
+    # -- its status
+
+    async def _status(self) -> dict[str, Any]:
+        config = self._config
+        whole = await asyncio.to_thread(facts.capacity, config.data_dir, config.max_pods)
+        pressure = await asyncio.to_thread(facts.pressure, config.data_dir)
+        machine = await asyncio.to_thread(facts.identity)
+        version, runtime, images, error = await self._ask_runtime()
+        shown = f"{version.name}://{version.version}" if version else "containerd://Unknown"
+        info = machine | {
+            "containerRuntimeVersion": shown,
+            "kubeletVersion": KUBELET_VERSION,
+            "kubeProxyVersion": "",
+        }
+        return {
+            "addresses": _addresses(config),
+            "capacity": whole,
+            "allocatable": facts.allocatable(whole),
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
+            "nodeInfo": info,
+            "images": images,
+            "conditions": self._conditions(pressure, runtime, error),
+        }
+
+    async def _ask_runtime(
+        self,
+    ) -> tuple[Version | None, RuntimeStatus | None, list[dict[str, Any]], str]:
+        try:
+            version = await self._runtime.version()
+            status = await self._runtime.status()
+            images = sorted(await self._runtime.images(), key=lambda i: -i.size)[:_IMAGES]
+        except RuntimeFailure as err:
+            return None, None, list(self._node.get("status", {}).get("images", ())), str(err)
+        shown = [
+            {"names": [*image.digests, *image.tags][:5], "sizeBytes": image.size}
+            for image in images
+            if image.digests or image.tags
+        ]
+        return version, status, shown, ""
+
+    def _conditions(
+        self, pressure: facts.Pressure, runtime: RuntimeStatus | None, error: str
+    ) -> list[dict[str, Any]]:
+        if runtime is None:
+            ready = ("False", "KubeletNotReady", f"container runtime is down: {error}")
+        elif runtime.message:
+            text = "container runtime network not ready: " if runtime.runtime_ready else ""
+            ready = ("False", "KubeletNotReady", text + runtime.message)
+        else:
+            ready = ("True", "KubeletReady", "kubelet is posting ready status")
+        wanted = {
+            "MemoryPressure": _pressure(pressure.memory, "Memory", "memory"),
+            "DiskPressure": (
+                ("True", "KubeletHasDiskPressure", "kubelet has disk pressure")
+                if pressure.disk
+                else ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+            ),
+            "PIDPressure": _pressure(False, "PID", "PID"),
+            "Ready": ready,
+        }
+        old = {c["type"]: c for c in self._node.get("status", {}).get("conditions", ())}
+        now = meta.rfc3339(self._clock())
+        return [_condition(kind, value, old.get(kind), now) for kind, value in wanted.items()]
+
+    async def _report(self, status: Mapping[str, Any]) -> None:
+        now, old = self._clock(), self._node.get("status", {})
+        is_due = self._written_at is None or now - self._written_at >= _STATUS_EVERY
+        if not is_due and _same(old, status):
+            return
+        was_ready = _ready_of(old)
+        body = {"status": {key: v for key, v in status.items() if is_due or old.get(key) != v}}
+        name = self._config.node_name
+        try:
+            self._node = await self._client.patch(
+                NODES, "", name, body=body, type=PatchType.STRATEGIC, subresource="status"
+            )
+        except StatusError as err:
+            if err.code == 404:
+                self._node = {}  # somebody deleted it: register again
+            raise
+        self._written_at = now
+        self._tell(was_ready, _ready_of(status))
+
+    def _tell(self, before: str, after: str) -> None:
+        if after == "True":
+            self.ready.set()
+        if before == after:
+            return
+        name = self._config.node_name
+        reason = "NodeReady" if after == "True" else "NodeNotReady"
+        about = {"metadata": {"name": name, "uid": name}, "kind": "Node", "apiVersion": "v1"}
+        self._recorder.record(about, "Normal", reason, f"Node {name} status is now: {reason}")
+
+    # -- the lease
+
+    async def _renew(self) -> None:
+        now = meta.micro_time(self._clock())
+        if self._lease is None:
+            self._lease = await self._own_lease(now)
+            return
+        body = {**self._lease, "spec": {**self._lease["spec"], "renewTime": now}}
+        try:
+            self._lease = await self._client.update(LEASES, body)
+        except StatusError as err:
+            self._lease = None
+            if err.code not in (404, 409):
+                raise
+
+    async def _own_lease(self, now: str) -> Object:
+        name = self._config.node_name
+        spec = {
+            "holderIdentity": name,
+            "leaseDurationSeconds": _LEASE_SECONDS,
+            "renewTime": now,
+        }
+        with contextlib.suppress(StatusError):
+            found = await self._client.get(LEASES, LEASE_NAMESPACE, name)
+            return await self._client.update(LEASES, {**found, "spec": {**found["spec"], **spec}})
+        owner = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": name,
+            "uid": self._node["metadata"]["uid"],
+        }
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": name,
+                "namespace": LEASE_NAMESPACE,
+                "ownerReferences": [owner],
+            },
+            "spec": spec,
+        }
+        return await self._client.create(LEASES, body)
+
+
+def _taint(text: str) -> dict[str, str]:
+    """``key=value:Effect`` or ``key:Effect``."""
+    pair, _, effect = text.rpartition(":")
+    key, _, value = pair.partition("=")
+    return {"key": key, "effect": effect} | ({"value": value} if value else {})
+
+
+def _addresses(config: Config) -> list[dict[str, str]]:
+    internal = [{"type": "InternalIP", "address": ip} for ip in config.node_ips]
+    external = [{"type": "ExternalIP", "address": ip} for ip in config.node_external_ips]
+    return [*internal, *external, {"type": "Hostname", "address": config.node_name}]
+
+
+def _pressure(has: bool, reason: str, word: str) -> tuple[str, str, str]:
+    if has:
+        return "True", f"KubeletHasInsufficient{reason}", f"kubelet has insufficient {word} available"
+    return "False", f"KubeletHasSufficient{reason}", f"kubelet has sufficient {word} available"
+
+
+def _condition(
+    kind: str, value: tuple[str, str, str], old: Mapping[str, Any] | None, now: str
+) -> dict[str, Any]:
+    status, reason, message = value
+    same = old is not None and old.get("status") == status
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": old["lastTransitionTime"] if same and old else now,
+    }
+
+
+def _ready_of(status: Mapping[str, Any]) -> str:
+    found = (c["status"] for c in status.get("conditions", ()) if c["type"] == "Ready")
+    return next(found, "")
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Equal, but for the heartbeat itself and the conditions of others."""
+    for key, value in new.items():
+        if key != "conditions" and old.get(key) != value:
+            return False
+    known = {c["type"]: c for c in old.get("conditions", ())}
+    return all(
+        all(known.get(c["type"], {}).get(k) == c[k] for k in ("status", "reason", "message"))
+        for c in new["conditions"]
+    )
