@@ -7,6 +7,7 @@ Names that exist without a record of the wanted type get an empty answer (NODATA
 others NXDOMAIN, both with the zone's SOA so that clients may remember it.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
@@ -68,7 +69,7 @@ def host_answer(addresses: Iterable[str], kind: int, zone: Zone, ttl: int) -> An
 def _in_zone(name: str, kind: int, index: Index, zone: Zone) -> Answer | Follow:
     found = _look_up(name, index, zone)
     if found is None:
-        return Answer(wire.NXDOMAIN, authority=_soa(zone))
+        return _denied(zone)
     if not found.alias:
         return _reply(found, kind, zone)
     return _follow(found.alias, kind, index, zone)
@@ -101,6 +102,12 @@ def _reply(found: _Found, kind: int, zone: Zone) -> Answer:
     return Answer(answers=answers, additional=tuple(encode_record(r) for r in found.additional))
 
 
+@functools.cache
+def _denied(zone: Zone) -> Answer:
+    return Answer(wire.NXDOMAIN, authority=_soa(zone))
+
+
+@functools.cache
 def _soa(zone: Zone) -> tuple[bytes, ...]:
     # The serial says nothing: nobody transfers the zone.
     data = wire.soa_data(zone.domain, serial=1, minimum=TTL)
@@ -226,7 +233,7 @@ def _reverse(name: str, kind: int, index: Index, zone: Zone) -> Answer | None:
         return _reply(_Found(records), kind, zone)
     if isinstance(address, IPv4Address) and any(address in network for network in zone.networks):
         # Nobody outside knows our private addresses: asking would only take time.
-        return Answer(wire.NXDOMAIN, authority=_soa(zone))
+        return _denied(zone)
     return None
 
 

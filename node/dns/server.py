@@ -19,7 +19,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from controlplane.client.base import Change, Feed
-from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import CONFIG_MAPS, ENDPOINT_SLICES, NODES, SERVICES
 from node.config import Config
 from node.dns import cache, custom, wire
 from node.dns.forward import Forwarder, Unanswered
@@ -30,13 +30,9 @@ from node.dns.wire import Answer, Query
 from node.host.links import SCOPE_HOST, Links
 
 log = logging.getLogger(__name__)
-SERVICES = Resource("", "v1", "services", True)
-SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", True)
-NODES = Resource("", "v1", "nodes", False)
-CONFIG_MAPS = Resource("", "v1", "configmaps", True)
 PORT = 53
 _CACHE_BYTES = 1 << 20
-_MOST_ANSWERS = 4096  # answers about the cluster kept ready; dropped at each change
+_MOST_ANSWERS = 1024  # answers about the cluster kept ready; dropped at each change
 _BURST = 64  # questions taken from the socket before others get their turn
 _MOST_CONNECTIONS = 128
 _TCP_PATIENCE = 10.0  # seconds that a TCP client may be silent
@@ -91,7 +87,7 @@ class DnsServer:
 
     async def run(self) -> None:
         """Without end; ends by cancellation only. The address stays on the interface."""
-        unsubscribe = [self._feed.subscribe([SERVICES, SLICES, NODES], self._deliver)]
+        unsubscribe = [self._feed.subscribe([SERVICES, ENDPOINT_SLICES, NODES], self._deliver)]
         if self._custom_feed is not None:
             unsubscribe.append(self._custom_feed.subscribe([CONFIG_MAPS], self._on_config_map))
         try:

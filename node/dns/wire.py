@@ -112,7 +112,12 @@ def _plain_name(data: bytes) -> tuple[str, int]:
         offset += length + 1
     if offset >= size or offset - 12 > 254:
         raise Rejected(FORMERR)
-    return b".".join(labels).decode("latin-1").lower(), offset + 1
+    name = b".".join(labels)
+    if name.count(b".") >= max(len(labels), 1):
+        raise Rejected(
+            FORMERR
+        )  # a dot within a label: legal, of no use, and we could not repeat it
+    return name.decode("latin-1").lower(), offset + 1
 
 
 def name_bytes(name: str) -> bytes:

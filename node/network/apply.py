@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from controlplane.client.base import Change, Feed
-from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import NODES
 from node.config import Config
 from node.host import sysctl
 from node.host.links import SCOPE_LINK, Links, Route
@@ -17,7 +17,6 @@ from node.network import cni
 from node.network.plan import FAMILY, TABLE, Facts, LinkFacts, Plan, RouteFacts, WantedRoute, plan
 
 log = logging.getLogger(__name__)
-NODES = Resource("", "v1", "nodes", False)
 
 
 class PodNetwork:

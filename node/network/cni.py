@@ -17,8 +17,8 @@ from node.host.files import write_if_changed
 
 FILE_NAME = "10-pinnace.conflist"
 BRIDGE = "cni0"
-# Where distributions and containerd's own archive put the plugins.
-PLUGIN_DIRS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
+# Where containerd's own archive and the distributions put the plugins.
+PLUGIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 
 
 def find_plugins(is_program: Callable[[Path], bool] = Path.is_file) -> Path | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 
 from controlplane.client.base import Change, Feed
-from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from node.config import Config
 from node.host import conntrack
 from node.host.nft import Nft, NftError, NftMissing, wait_until_lost
@@ -40,10 +40,6 @@ from node.proxy.services import (
 from node.proxy.stale import changed_destinations, is_stale
 
 log = logging.getLogger(__name__)
-SERVICES = Resource("", "v1", "services", True)
-SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", True)
-PODS = Resource("", "v1", "pods", True)
-NODES = Resource("", "v1", "nodes", False)
 _BATCH = 0.01  # seconds: changes come in groups, such as a service and its slice
 _ZONE_LABEL = "topology.kubernetes.io/zone"
 _RETRY_FIRST, _RETRY_LAST = 1.0, 60.0
@@ -96,7 +92,7 @@ class ServiceProxy:
 
     async def run(self) -> None:
         """Without end; ends by cancellation only and leaves the rules as they are."""
-        kinds = [SERVICES, SLICES, PODS, NODES]
+        kinds = [SERVICES, ENDPOINT_SLICES, PODS, NODES]
         unsubscribe = self._feed.subscribe(kinds, self._deliver)
         self._wake.set()
         try:

@@ -17,9 +17,10 @@ from typing import cast
 
 import dnslib
 
+from controlplane.objects.resources import SERVICES
 from node.config import Config
 from node.dns.server import DnsServer
-from tests.fakes.host import SERVICES, Objects, service
+from tests.fakes.host import Objects, service
 
 COUNT = 20_000
 NAMES = [f"s{number}.default.svc.cluster.local" for number in range(200)]

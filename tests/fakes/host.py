@@ -17,14 +17,10 @@ from typing import Any, NamedTuple
 
 from controlplane.client.base import Change, Object
 from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import PODS
 from node.host import sysctl
 from node.host.netlink import run_inside
 
-SERVICES = Resource("", "v1", "services", True)
-SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", True)
-PODS = Resource("", "v1", "pods", True)
-NODES = Resource("", "v1", "nodes", False)
-CONFIGMAPS = Resource("", "v1", "configmaps", True)
 _numbers = itertools.count()
 
 

@@ -8,11 +8,10 @@ from typing import cast
 
 import pytest
 
+from controlplane.objects.resources import ENDPOINT_SLICES, SERVICES
 from node.config import Config
 from node.dns.server import DnsServer
 from tests.fakes.host import (
-    SERVICES,
-    SLICES,
     Host,
     Namespace,
     Objects,
@@ -73,7 +72,7 @@ def cluster() -> Objects:
     objects.put(SERVICES, service("web", "10.43.0.80", PORTS))
     objects.put(SERVICES, service("big", "None", PORTS))
     pods = [ready(f"10.42.1.{number}") for number in range(150)]
-    objects.put(SLICES, endpoint_slice("big", pods, PORTS))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("big", pods, PORTS))
     return objects
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from controlplane.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
 from node.config import Config
 from node.host.nft import Nft, has_table
 from node.network.apply import PodNetwork
@@ -17,9 +18,6 @@ from node.network.cni import FILE_NAME, find_plugins
 from node.network.plan import FAMILY, TABLE
 from node.proxy.apply import ServiceProxy
 from tests.fakes.host import (
-    NODES,
-    SERVICES,
-    SLICES,
     End,
     Namespace,
     Objects,
@@ -135,11 +133,13 @@ async def test_services_work_on_a_node_without_a_default_route(machine: Machine)
     objects.put(SERVICES, service("web", "10.43.0.80", ports))
     async with running(machine, objects), Server(machine.node, "api", 6443):
         pod, address = await machine.add_pod()
-        objects.put(SLICES, endpoint_slice("web", [ready(address)], ports))
+        objects.put(ENDPOINT_SLICES, endpoint_slice("web", [ready(address)], ports))
         api = [{"name": "https", "port": 443, "protocol": "TCP"}]
         objects.put(SERVICES, service("kubernetes", "10.43.0.1", api))
         host = [{"name": "https", "port": 6443, "protocol": "TCP"}]
-        objects.put(SLICES, endpoint_slice("kubernetes", [{"addresses": ["192.0.2.1"]}], host))
+        objects.put(
+            ENDPOINT_SLICES, endpoint_slice("kubernetes", [{"addresses": ["192.0.2.1"]}], host)
+        )
         netns = machine.node.path
         proxy = ServiceProxy(machine.config, objects, machine.nft, netns=netns)
         async with asyncio.TaskGroup() as group:

@@ -9,14 +9,12 @@ from typing import Any, cast
 
 import pytest
 
+from controlplane.objects.resources import ENDPOINT_SLICES, PODS, SERVICES
 from node.config import Config
 from node.host.nft import Nft
 from node.proxy.apply import ServiceProxy
 from node.proxy.plan import FAMILY, TABLE
 from tests.fakes.host import (
-    PODS,
-    SERVICES,
-    SLICES,
     Host,
     Objects,
     Server,
@@ -70,7 +68,7 @@ def web(objects: Objects, *addresses: str, **spec: Any) -> None:
     if spec.get("type") in ("NodePort", "LoadBalancer"):
         port["nodePort"] = 30080
     objects.put(SERVICES, service("web", "10.43.0.80", [port], **spec))
-    objects.put(SLICES, endpoint_slice("web", [ready(a) for a in addresses], WEB_POD))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("web", [ready(a) for a in addresses], WEB_POD))
 
 
 async def test_a_pod_reaches_another_through_the_cluster_ip(host: Host) -> None:
@@ -132,7 +130,7 @@ async def test_the_local_policy_drops_where_the_endpoints_are_elsewhere(host: Ho
     objects = Objects()
     web(objects, type="NodePort", externalTrafficPolicy="Local")
     away = [ready("10.42.0.2", node="n2")]
-    objects.put(SLICES, endpoint_slice("web", away, WEB_POD))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("web", away, WEB_POD))
     async with Server(one, "one", 8080), running(host, objects):
         with pytest.raises(TimeoutError):
             await ask_tcp(host.client, "192.0.2.1", 30080, seconds=0.3)
@@ -201,13 +199,13 @@ async def test_a_udp_client_moves_on_when_its_endpoint_goes(host: Host) -> None:
     objects = Objects()
     port = [{"name": "dns", "port": 53, "protocol": "UDP"}]
     objects.put(SERVICES, service("dns", "10.43.0.53", port))
-    objects.put(SLICES, endpoint_slice("dns", [ready("10.42.0.2")], port))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("dns", [ready("10.42.0.2")], port))
     servers = Server(one, "one", 53, udp=True), Server(two, "two", 53, udp=True)
     async with servers[0], servers[1], running(host, objects) as proxy:
         with open_in(three, socket.SOCK_DGRAM) as client:
             client.bind(("10.42.0.4", 5555))
             assert await ask_udp(client, "10.43.0.53", 53) == "one 10.42.0.4"
-            objects.put(SLICES, endpoint_slice("dns", [ready("10.42.0.3")], port))
+            objects.put(ENDPOINT_SLICES, endpoint_slice("dns", [ready("10.42.0.3")], port))
             await settled(proxy)
             assert await ask_udp(client, "10.43.0.53", 53) == "two 10.42.0.4"
 
@@ -230,6 +228,30 @@ async def test_a_host_port_leads_to_its_pod(host: Host) -> None:
         await settled(proxy)
         with pytest.raises(ConnectionRefusedError):
             await ask_tcp(host.client, "192.0.2.1", 8888)
+
+
+async def test_one_host_port_on_two_host_addresses_leads_to_two_pods(host: Host) -> None:
+    objects = Objects()
+    pods = []
+    for number, host_ip in enumerate(("127.0.0.1", "192.0.2.1")):
+        address = f"10.42.0.{number + 2}"
+        pods.append(host.add_pod(address))
+        port = {"containerPort": 8080, "hostPort": 8888, "hostIP": host_ip}
+        pod = {
+            "metadata": {"namespace": "default", "name": f"p{number}"},
+            "spec": {"nodeName": "n1", "containers": [{"ports": [port]}]},
+            "status": {"podIP": address, "phase": "Running"},
+        }
+        objects.put(PODS, pod)
+    async with (
+        Server(pods[0], "one", 8080),
+        Server(pods[1], "two", 8080),
+        running(host, objects),
+    ):
+        # From the node's own address, as the conformance suite asks.
+        found = await ask_tcp(host.node, "127.0.0.1", 8888, source="192.0.2.1")
+        assert found.startswith("one")
+        assert (await ask_tcp(host.client, "192.0.2.1", 8888)).startswith("two")
 
 
 async def test_a_table_that_somebody_flushed_comes_back(host: Host) -> None:

@@ -1,16 +1,23 @@
 """What the server says about the cluster, read back with another library."""
 
+import contextlib
+import struct
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
 import dnslib
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from controlplane.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
 from node.config import Config
+from node.dns import wire
+from node.dns.cache import make_entry, render
 from node.dns.server import DnsServer
 from node.dns.wire import Query
-from tests.fakes.host import NODES, SERVICES, SLICES, Objects, endpoint_slice, ready, service
+from tests.fakes.host import Objects, endpoint_slice, ready, service
 
 DB_PORTS = [{"name": "sql", "port": 5432, "protocol": "TCP"}]
 
@@ -29,14 +36,14 @@ def cluster() -> Objects:
     http = [{"name": "http", "port": 80, "protocol": "TCP"}]
     objects.put(SERVICES, service("web", "10.43.0.80", http))
     pods = [ready("10.42.0.2"), ready("10.42.0.3")]
-    objects.put(SLICES, endpoint_slice("web", pods, http))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("web", pods, http))
     objects.put(SERVICES, service("db", "None", DB_PORTS, clusterIP="None"))
     named = [
         ready("10.42.0.4", hostname="db-0"),
         ready("10.42.0.5"),
         {"addresses": ["10.42.0.6"], "hostname": "db-2", "conditions": {"ready": False}},
     ]
-    objects.put(SLICES, endpoint_slice("db", named, DB_PORTS))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("db", named, DB_PORTS))
     objects.put(SERVICES, service("empty", "None", DB_PORTS))
     alias = service(
         "alias", "", [], type="ExternalName", externalName="web.default.svc.cluster.local"
@@ -51,7 +58,7 @@ def cluster() -> Objects:
 
 def started(objects: Objects) -> DnsServer:
     server = DnsServer(cast(Config, _Config()), objects)
-    objects.subscribe([SERVICES, SLICES, NODES], server._deliver)
+    objects.subscribe([SERVICES, ENDPOINT_SLICES, NODES], server._deliver)
     return server
 
 
@@ -171,7 +178,7 @@ def many(count: int) -> DnsServer:
     objects = Objects()
     objects.put(SERVICES, service("big", "None", DB_PORTS))
     addresses = [ready(f"10.42.1.{i}") for i in range(count)]
-    objects.put(SLICES, endpoint_slice("big", addresses, DB_PORTS))
+    objects.put(ENDPOINT_SLICES, endpoint_slice("big", addresses, DB_PORTS))
     return started(objects)
 
 
@@ -205,7 +212,7 @@ def test_an_answer_follows_the_changes_of_its_objects() -> None:
     assert code(ask(server, "80.0.43.10.in-addr.arpa", "PTR")) == "NXDOMAIN"
     objects.remove(SERVICES, "default", "web")
     assert code(ask(server, name)) == "NXDOMAIN"
-    objects.remove(SLICES, "default", "db-x")
+    objects.remove(ENDPOINT_SLICES, "default", "db-x")
     assert code(ask(server, "db-0.db.default.svc.cluster.local")) == "NXDOMAIN"
     assert code(ask(server, "4.0.42.10.in-addr.arpa", "PTR")) == "NXDOMAIN"
 
@@ -224,6 +231,8 @@ def test_what_is_no_query_gets_an_error_or_silence() -> None:
     assert server.respond(good[:2] + b"\x80\0" + good[4:]) is None  # an answer
     assert answer_to(good[:2] + b"\x28\0" + good[4:])["code"] == "NOTIMP"  # an update
     assert answer_to(good[:20])["code"] == "FORMERR"
+    dotted = good[:12] + b"\x07a.b.c.d" + good[20:]
+    assert answer_to(dotted)["code"] == "FORMERR"
     assert answer_to(bytes(dnslib.DNSRecord.question("cluster.local", "AXFR").pack()))["code"] == (
         "REFUSED"
     )
@@ -234,3 +243,19 @@ def test_the_question_comes_back_as_it_was_written() -> None:
     found = started(cluster()).respond(query.pack())
     assert isinstance(found, bytes)
     assert b"\x03wEb\x07DeFault" in found
+
+
+FUZZED = started(cluster())
+
+
+@given(data=st.binary(max_size=80), at=st.integers(0, 60), junk=st.binary(max_size=20))
+def test_no_bytes_from_the_network_raise_an_error(data: bytes, at: int, junk: bytes) -> None:
+    good = bytes(dnslib.DNSRecord.question("web.default.svc.cluster.local").pack())
+    answer = bytes(dnslib.DNSRecord.parse(good).reply().pack())
+    for message in (data, good[:at] + junk + good[at:], good[:at] + junk):
+        FUZZED.respond(message)
+        with contextlib.suppress(wire.Malformed, struct.error):
+            entry = make_entry(answer[:at] + junk + answer[at:] + data, 0.0)
+            query = wire.parse_query(good)
+            render(entry, query, 1.0, limit=512)
+            wire.copy_records(entry.message, "x")

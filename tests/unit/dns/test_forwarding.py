@@ -13,6 +13,7 @@ from typing import Any, cast
 import dnslib
 import pytest
 
+from controlplane.objects.resources import CONFIG_MAPS, SERVICES
 from node.config import Config
 from node.dns import custom
 from node.dns.cache import Cache, Key
@@ -20,7 +21,7 @@ from node.dns.forward import Forwarder, Unanswered
 from node.dns.resolv import ResolvConf, Upstream, parse
 from node.dns.server import DnsServer
 from node.dns.wire import Query
-from tests.fakes.host import CONFIGMAPS, SERVICES, Objects, service
+from tests.fakes.host import Objects, service
 
 Reply = Callable[[dnslib.DNSRecord], dnslib.DNSRecord | None]
 
@@ -165,7 +166,7 @@ def made(upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> 
     objects = Objects()
     put_custom(objects, {"world.override": f"forward . {upstream.address}:{upstream.port}"})
     server = DnsServer(cast(Config, _Config()), objects, clock=clock)
-    objects.subscribe([CONFIGMAPS], server._on_config_map)
+    objects.subscribe([CONFIG_MAPS], server._on_config_map)
     alias = service("alias", "", [], type="ExternalName", externalName="Example.com.")
     objects.subscribe([SERVICES], server._deliver)
     objects.put(SERVICES, alias)
@@ -174,7 +175,7 @@ def made(upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> 
 
 def put_custom(objects: Objects, data: dict[str, str]) -> None:
     metadata = {"namespace": "kube-system", "name": "coredns-custom"}
-    objects.put(CONFIGMAPS, {"metadata": metadata, "data": data})
+    objects.put(CONFIG_MAPS, {"metadata": metadata, "data": data})
 
 
 async def resolved(server: DnsServer, name: str, kind: str = "A") -> dnslib.DNSRecord:

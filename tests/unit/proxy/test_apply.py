@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from controlplane.objects.resources import ENDPOINT_SLICES, SERVICES
 from node.config import Config
 from node.host.conntrack import Flow
 from node.host.nft import Nft, NftError
@@ -17,15 +18,7 @@ from node.proxy.health import Health, HealthServer
 from node.proxy.ruleset import Part
 from node.proxy.services import ServiceKey
 from node.proxy.stale import changed_destinations, is_stale
-from tests.fakes.host import (
-    SERVICES,
-    SLICES,
-    Objects,
-    RecordingNft,
-    endpoint_slice,
-    ready,
-    service,
-)
+from tests.fakes.host import Objects, RecordingNft, endpoint_slice, ready, service
 
 HTTP = [{"name": "", "port": 80, "protocol": "TCP"}]
 
@@ -59,7 +52,7 @@ async def running(
 def two_services(objects: Objects) -> None:
     for number, name in enumerate(("a", "b")):
         objects.put(SERVICES, service(name, f"10.43.0.{80 + number}", HTTP))
-        objects.put(SLICES, endpoint_slice(name, [ready(f"10.42.0.{number + 2}")], HTTP))
+        objects.put(ENDPOINT_SLICES, endpoint_slice(name, [ready(f"10.42.0.{number + 2}")], HTTP))
 
 
 async def test_all_that_is_there_at_the_start_is_one_transaction(
@@ -79,7 +72,7 @@ async def test_changes_that_come_together_are_one_small_transaction(
     objects, nft = Objects(), RecordingNft()
     two_services(objects)
     async with running(objects, nft, monkeypatch) as proxy:
-        objects.remove(SLICES, "default", "a-x")
+        objects.remove(ENDPOINT_SLICES, "default", "a-x")
         objects.put(SERVICES, service("b", "10.43.0.99", HTTP))
         async with asyncio.timeout(5):
             await proxy.settle()
@@ -98,7 +91,7 @@ async def test_what_changes_nothing_for_the_rules_loads_nothing(
         relabelled: Any = service("a", "10.43.0.80", HTTP)
         relabelled["metadata"]["labels"] = {"x": "y"}
         objects.put(SERVICES, relabelled)
-        objects.put(SLICES, endpoint_slice("a", [ready("10.42.0.2")], HTTP))
+        objects.put(ENDPOINT_SLICES, endpoint_slice("a", [ready("10.42.0.2")], HTTP))
         async with asyncio.timeout(5):
             await proxy.settle()
         assert len(nft.loaded) == 1
