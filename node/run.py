@@ -7,6 +7,7 @@ task group of one event loop; what the kernel and containerd hold stays when it 
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from controlplane.client.base import Selection
 from controlplane.client.cache import Cache
-from controlplane.client.http import from_kubeconfig
+from controlplane.client.http import HttpClient, from_kubeconfig
 from controlplane.objects.resources import (
     CONFIG_MAPS,
     ENDPOINT_SLICES,
@@ -28,11 +29,16 @@ from node.config import Config, from_settings
 from node.cri.client import CriClient
 from node.dns.server import DnsServer
 from node.host.nft import Nft
+from node.kubelet.housekeeping import Housekeeper
+from node.kubelet.node import NodeAgent
+from node.kubelet.preload import Preloader
 from node.kubelet.run import Kubelet
+from node.kubelet.server import KubeletServer
 from node.network.apply import PodNetwork
 from node.proxy.apply import ServiceProxy
 
 LOG = logging.getLogger(__name__)
+STOP_SECONDS = 5.0
 CUSTOM_DNS = Selection(namespace="kube-system", fields="metadata.name=coredns-custom")
 
 
@@ -47,29 +53,65 @@ def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
 
 
 async def _serve(config: Config, ready: Callable[[], None]) -> None:
+    """SIGTERM ends the work by cancellation, wherever it stands; what runs in the kernel stays."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with (
-        from_kubeconfig(config.agent_dir / "kubelet.kubeconfig", agent="kubelet") as client,
-        asyncio.TaskGroup() as tasks,
-    ):
-        cache = Cache(client, _wanted(config))
-        running = [tasks.create_task(cache.run())]
-        await cache.synced()
-        nft = Nft()
-        network = PodNetwork(config, cache, nft)
-        proxy = ServiceProxy(config, cache, nft, own_ips=frozenset({config.cluster_dns}))
-        dns = DnsServer(config, cache, custom_feed=cache)
-        kubelet = Kubelet(config, client, cache, cache, CriClient(config.containerd_socket), now)
-        running += [
-            tasks.create_task(network.run()),
-            tasks.create_task(proxy.run()),
-            tasks.create_task(dns.run()),
+    async with from_kubeconfig(config.agent_dir / "kubelet.kubeconfig", agent="kubelet") as client:
+        working = asyncio.ensure_future(_work(config, client, ready, stop))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            # Those who stop by the event have a moment to say so to the API server.
+            await asyncio.wait({working}, timeout=STOP_SECONDS)
+        working.cancel()
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+
+
+async def _work(
+    config: Config, client: HttpClient, ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    runtime = CriClient(config.containerd_socket)
+    cache = Cache(client, _wanted(config))
+    nft = Nft()
+    kubelet = Kubelet(config, client, cache, cache, runtime, now)
+    node = NodeAgent(config, client, runtime, kubelet.recorder, clock=now)
+    kubelet.on_runtime(node.runtime_changed)
+    images = Preloader(
+        config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
+    )
+    imported = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(cache.run()),
+            tasks.create_task(node.run(stop)),
+            tasks.create_task(images.run(imported)),
+            tasks.create_task(_announce(node, ready)),
         ]
-        ready()
+        await cache.synced()
+        running += [
+            tasks.create_task(PodNetwork(config, cache, nft).run()),
+            tasks.create_task(
+                ServiceProxy(config, cache, nft, own_ips=frozenset({config.cluster_dns})).run()
+            ),
+            tasks.create_task(DnsServer(config, cache, custom_feed=cache).run()),
+            tasks.create_task(
+                KubeletServer(kubelet, runtime, now).run(
+                    stop, config.agent_dir, "", config.kubelet_port
+                )
+            ),
+            tasks.create_task(Housekeeper(kubelet, runtime, now).run()),
+        ]
+        await imported.wait()  # no pod starts before the sandbox's own image is there
         await kubelet.run(stop)
         for task in running:
             task.cancel()
+
+
+async def _announce(node: NodeAgent, ready: Callable[[], None]) -> None:
+    await node.ready.wait()
+    ready()
 
 
 def _wanted(config: Config) -> list[Any]:

@@ -89,6 +89,10 @@ class Kubelet:
             raise RuntimeUnavailable("the container runtime has not answered yet")
         return self._parts.settings
 
+    def on_runtime(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` whenever the runtime comes or goes."""
+        self._on_runtime.append(tell)
+
     def worker_of(self, namespace: str, name: str) -> Worker | None:
         """The newest pod of that name on this node."""
         found = [w for w in self.workers.values() if key_of(w.pod) == (namespace, name)]
