@@ -379,10 +379,10 @@ def _custom_object(
         field = fields.get(key)
         if field is not None:
             inner = field.schema
-            if is_builtin(inner) and type(item) is dict:
-                out[key] = decoder(inner)(item, unknown)
-            else:
+            if not is_builtin(inner):
                 out[key] = decode_custom(item, inner, unknown)
+            elif item is not None:
+                out[key] = decoder(inner)(item, unknown)
         elif schema.preserve_unknown or (implied and key in _CUSTOM_ROOT):
             out[key] = item
         else:

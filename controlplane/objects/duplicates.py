@@ -5,6 +5,7 @@ Texts as upstream: of JSON the path of the field, of YAML the line of the key.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +25,8 @@ def _of_json(raw: bytes) -> list[str]:
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(found)
         if len(value) != len(found):
-            seen: set[str] = set()
-            doubles[id(value)] = [key for key, _ in found if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+            counts = Counter(key for key, _ in found)
+            doubles[id(value)] = [key for key, count in counts.items() if count > 1]
         return value
 
     try:
@@ -39,7 +40,7 @@ def _of_json(raw: bytes) -> list[str]:
 
 def _paths(value: Any, path: str, doubles: dict[int, list[str]]) -> Iterator[str]:
     if isinstance(value, dict):
-        for key in dict.fromkeys(doubles.get(id(value), ())):
+        for key in doubles.get(id(value), ()):
             yield f"{path}.{key}" if path else key
         for key, item in value.items():
             yield from _paths(item, f"{path}.{key}" if path else key, doubles)

@@ -23,7 +23,9 @@ from controlplane.objects.openapi_prose import Descriptions, installed
 from controlplane.objects.openapi_proto import encode_v2
 from controlplane.objects.schema import Schemas
 
+# What clients accept, and what it is answered as: "@" is not allowed in a content type.
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+V2_PROTOBUF_CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _INFO = {"title": "Kubernetes", "version": "v1.36.3"}
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _SECURITY = {
@@ -97,7 +99,7 @@ def v2_document(kinds: Iterable[Kind], schemas: Schemas) -> bytes:
 
 
 def v2_protobuf(document: bytes) -> bytes:
-    """The v2 document (as :func:`v2_document` makes it) as ``V2_PROTOBUF``."""
+    """The v2 document (as :func:`v2_document` makes it) as ``V2_PROTOBUF_CONTENT_TYPE``."""
     return encode_v2(orjson.loads(document))
 
 

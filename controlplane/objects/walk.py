@@ -92,8 +92,28 @@ def prune_empty(obj: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
 
 def prune(obj: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Without the fields that the schema does not know; nothing else changes."""
-    pruned: dict[str, Any] = decode_custom(obj, schema, [], root=True)
+    pruned: dict[str, Any] = _pruned(obj, schema, root=True)
     return pruned
+
+
+def _pruned(value: Any, schema: Schema, *, root: bool = False) -> Any:
+    if schema.type is Type.OBJECT and isinstance(value, Mapping):
+        fields, implied = schema.fields, _implied(schema, root=root)
+        return {
+            key: _pruned(item, fields[key].schema) if key in fields else item
+            for key, item in value.items()
+            if key in fields or schema.preserve_unknown or key in implied
+        }
+    if schema.type is Type.LIST and isinstance(value, list):
+        return [_pruned(item, schema.items) for item in value]
+    if schema.type is Type.MAP and isinstance(value, dict):
+        return {key: _pruned(item, schema.items) for key, item in value.items()}
+    return value
+
+
+def _implied(schema: Schema, *, root: bool) -> frozenset[str]:
+    """Fields that an object has although its schema need not say so."""
+    return _ROOT if (root and not is_builtin(schema)) or schema.embedded else frozenset()
 
 
 def unknown_fields(obj: Mapping[str, Any], schema: Schema) -> list[str]:
@@ -120,13 +140,13 @@ def _unknown(value: Any, schema: Schema, path: str, *, root: bool = False) -> It
 def _unknown_of_object(
     value: dict[str, Any], schema: Schema, path: str, *, root: bool
 ) -> Iterator[str]:
-    implied = (root and not is_builtin(schema)) or schema.embedded
+    implied = _implied(schema, root=root)
     for key, item in value.items():
         here = f"{path}.{key}" if path else key
         field = schema.fields.get(key)
         if field is not None:
             yield from _unknown(item, field.schema, here)
-        elif not (schema.preserve_unknown or (implied and key in _ROOT)):
+        elif not schema.preserve_unknown and key not in implied:
             yield here
 
 
@@ -145,8 +165,14 @@ def type_error(obj: Any, schema: Schema) -> str:
 
     ``json: cannot unmarshal string into Go struct field PodSpec.spec.hostname of type int32``
     """
-    for text in _mismatches(obj, schema, _Place("", "")):
-        return text
+    start = _Place("", "")
+    if is_builtin(schema):
+        return next(_mismatches(obj, schema, start), "")
+    # Values of custom resources are validated; only their metadata is decoded.
+    for name, value in obj.items() if isinstance(obj, Mapping) else ():
+        field = schema.fields.get(name)
+        if field is not None and is_builtin(field.schema):
+            return next(_mismatches(value, field.schema, start), "")
     return ""
 
 

@@ -188,6 +188,27 @@ def test_custom_resources_are_pruned_and_nothing_else() -> None:
     assert walk.prune(obj, root) == out
 
 
+def test_wrong_metadata_of_custom_resources_is_refused() -> None:
+    metadata = facts.schema_by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+    root = _object(spec=Schema(type=Type.INTEGER), metadata=metadata)
+    obj = {"kind": "Gadget", "apiVersion": "a/v1", "spec": "x", "metadata": {"labels": {"a": 1}}}
+    with pytest.raises(StatusError) as caught:
+        walk.decode(obj, root, strict=False)
+    assert str(caught.value) == (
+        'Gadget in version "v1" cannot be handled as a Gadget: json: cannot unmarshal number'
+        " into Go struct field ObjectMeta.labels of type string"
+    )
+
+
+def test_pruning_leaves_everything_else_as_it_is() -> None:
+    obj: dict[str, Any] = {
+        "spec": {"replicas": None, "foo": 1, "template": {"metadata": {"labels": {}}}}
+    }
+    assert walk.prune(obj, schema_of("apps/v1", "Deployment")) == {
+        "spec": {"replicas": None, "template": {"metadata": {"labels": {}}}}
+    }
+
+
 def test_embedded_objects_keep_their_own_identity() -> None:
     embedded = Schema(type=Type.OBJECT, embedded=True, fields=_object(spec=STRING).fields)
     root = _object(template=embedded)
