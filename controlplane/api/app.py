@@ -100,7 +100,8 @@ class ApiServer:
             self.metrics.running -= 1
         seconds = asyncio.get_running_loop().time() - started
         verb = "CONNECT" if route.subresource in _LONG_RUNNING else route.verb.upper()
-        self.metrics.observe(verb, route.plural, route.subresource, response.status, seconds)
+        labels = (verb, route.plural, route.subresource, response.status)
+        self.metrics.observe(labels, seconds)
         return response
 
     async def _answered(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:

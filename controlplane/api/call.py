@@ -55,7 +55,7 @@ class Aggregator(Protocol):
 class Network:
     """Where Services get their addresses and ports."""
 
-    service_cidr: IPv4Network = IPv4Network("10.43.0.0/16")
+    service_cidr: IPv4Network = field(default_factory=lambda: IPv4Network("10.43.0.0/16"))
     node_ports: tuple[int, int] = (30000, 32767)  # both inclusive
     reserved: frozenset[str] = frozenset()  # cluster addresses given out on request only
 

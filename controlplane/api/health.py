@@ -16,12 +16,16 @@ class Health:
     def __init__(self, live: Mapping[str, Check], ready: Mapping[str, Check]) -> None:
         self.stopping = False
         self._live: dict[str, Check] = {"ping": lambda: True, **live}
-        self._ready: dict[str, Check] = {**self._live, **ready, "shutdown": lambda: not self.stopping}
+        self._ready: dict[str, Check] = {
+            **self._live,
+            **ready,
+            "shutdown": lambda: not self.stopping,
+        }
 
     def answer(
         self, path: str, query: Mapping[str, str], excluded: Sequence[str]
     ) -> tuple[int, str]:
-        """``path``: /livez, /readyz/etcd, …; the status code and the text. 404: no such check."""
+        """The status code and the text of /livez, /readyz/etcd, …; 404: no such check."""
         probe, *rest = path.strip("/").split("/")
         checks = self._ready if probe == "readyz" else self._live
         if rest:

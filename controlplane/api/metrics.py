@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from controlplane.api.call import Parts
 
 _BUCKETS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 60.0)
+Labels = tuple[str, str, str, int]  # verb, resource, subresource, status code
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -17,15 +18,13 @@ class Metrics:
     """Its mutable state: counts and sums by label values."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str, str, int], int] = {}
+        self._requests: dict[Labels, int] = {}
         self._seconds: dict[tuple[str, str], list[float]] = {}  # buckets…, count, sum
         self.running = 0
 
-    def observe(
-        self, verb: str, resource: str, subresource: str, code: int, seconds: float
-    ) -> None:  # noqa: PLR0917 - the labels of one counter
-        key = (verb, resource, subresource, code)
-        self._requests[key] = self._requests.get(key, 0) + 1
+    def observe(self, labels: Labels, seconds: float) -> None:
+        self._requests[labels] = self._requests.get(labels, 0) + 1
+        verb, resource, _, _ = labels
         if verb in ("WATCH", "CONNECT"):
             return
         row = self._seconds.get((verb, resource))

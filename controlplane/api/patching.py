@@ -10,6 +10,7 @@ from typing import Any
 
 from controlplane.api import pipeline
 from controlplane.api.call import Answer, Call, Parts
+from controlplane.api.strategy import reset_fields
 from controlplane.api.write import Change, Prepare, change, check_preconditions, create
 from controlplane.client.base import Object, PatchType
 from controlplane.objects import apply, patch, strategic, walk
@@ -36,11 +37,11 @@ async def patch_object(
     """``body``: decoded. 415 for a strategic merge patch of a custom resource."""
     check_options(call, type_)
     if type_ is PatchType.APPLY:
-        return await _apply(parts, call, body, prepare, duplicates)
+        return await _apply(parts, call, body, prepare=prepare, duplicates=duplicates)
 
     async def make(old: Object) -> dict[str, Any]:
-        changed = _patched(parts, call, type_, body, old)
-        return _checked(parts, call, changed, old, duplicates)
+        changed = _patched(parts, call, type_, body=body, old=old)
+        return _checked(parts, call, changed, old=old, duplicates=duplicates)
 
     named = _names_version(type_, body)
     what = Change(make=make, prepare=prepare, retry=not named, options_kind="PatchOptions")
@@ -65,7 +66,9 @@ def _names_version(type_: PatchType, body: Any) -> bool:
     return bool((body.get("metadata") or {}).get("resourceVersion"))
 
 
-def _patched(parts: Parts, call: Call, type_: PatchType, body: Any, old: Object) -> dict[str, Any]:
+def _patched(
+    parts: Parts, call: Call, type_: PatchType, *, body: Any, old: Object
+) -> dict[str, Any]:
     base = pipeline.copy(old)
     try:
         match type_:
@@ -86,7 +89,12 @@ def _patched(parts: Parts, call: Call, type_: PatchType, body: Any, old: Object)
 
 
 def _checked(
-    parts: Parts, call: Call, changed: dict[str, Any], old: Object, duplicates: Sequence[str]
+    parts: Parts,
+    call: Call,
+    changed: dict[str, Any],
+    *,
+    old: Object,
+    duplicates: Sequence[str],
 ) -> dict[str, Any]:
     """The patched object, decoded; 400, 409 or 422 where it says it is another one."""
     pipeline.check_type(call.kind, changed)
@@ -107,7 +115,7 @@ def _checked(
 
 
 async def _apply(
-    parts: Parts, call: Call, body: Any, prepare: Prepare, duplicates: Sequence[str]
+    parts: Parts, call: Call, body: Any, *, prepare: Prepare, duplicates: Sequence[str]
 ) -> Answer:
     if not isinstance(body, dict):
         raise bad_request("error decoding YAML: the patch is no object")
@@ -167,6 +175,7 @@ def _merged(parts: Parts, call: Call, old: Object | None, wanted: Object) -> dic
         now=parts.clock(),
         subresource=call.subresource,
         force=bool(call.options.force),
+        reset=reset_fields(call.kind, call.subresource),
     )
     new = walk.prune_empty(pipeline.copy(new), schema)
     pipeline.default(parts.schemas, call.kind, new)

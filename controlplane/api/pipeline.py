@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from controlplane.api.allocate import Allocator
 from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Call, Parts
+from controlplane.api.strategy import reset_fields
 from controlplane.client.base import Object
 from controlplane.objects import convert, defaults, managed, walk
 from controlplane.objects import validate as rules
@@ -157,6 +158,7 @@ def own(parts: Parts, call: Call, old: Object | None, new: dict[str, Any]) -> No
         api_version=call.kind.api_version,
         now=parts.clock(),
         subresource=call.subresource,
+        reset=reset_fields(call.kind, call.subresource),
     )
 
 

@@ -5,7 +5,7 @@ Everything that HTTP adds to the verbs is here: bodies, query parameters, forms
 of answers and streams. What a verb means is in its own module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -24,6 +24,7 @@ from controlplane.api.negotiate import (
     read_object,
     read_yaml,
     render,
+    warning_header,
 )
 from controlplane.api.present import present, present_one
 from controlplane.api.route import Route
@@ -36,12 +37,16 @@ from controlplane.objects.errors import (
     StatusError,
     bad_request,
     no_such_path,
+    not_acceptable,
     unsupported_media_type,
 )
 from controlplane.objects.kinds import Kind
 
 MAX_BODY = 3 << 20
 _PATCHES = {type_.value: type_ for type_ in PatchType}
+
+
+Handler = Callable[[web.BaseRequest, Call], Awaitable[web.StreamResponse]]
 
 
 class Relay(Protocol):
@@ -58,6 +63,16 @@ class Rest:
     def __init__(self, parts: Parts, relay: Relay) -> None:
         self._parts = parts
         self._relay = relay
+        self._handlers: dict[str, Handler] = {
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
 
     async def serve(
         self, request: web.BaseRequest, route: Route, kind: Kind, user: User
@@ -71,25 +86,10 @@ class Rest:
                 return await self._relay.serve(request, call, route)
         elif route.verb not in kind.verbs:
             raise not_allowed()
-        match route.verb:
-            case "get":
-                return await self._get(request, call)
-            case "list":
-                return await self._list(request, call)
-            case "watch":
-                return await self._watch(request, call)
-            case "create":
-                return await self._create(request, call)
-            case "update":
-                return await self._update(request, call)
-            case "patch":
-                return await self._patch(request, call)
-            case "delete":
-                return await self._delete(request, call)
-            case "deletecollection":
-                return await self._delete_collection(request, call)
-            case _:
-                raise not_allowed()
+        handler = self._handlers.get(route.verb)
+        if handler is None:
+            raise not_allowed()
+        return await handler(request, call)
 
     async def _get(self, request: web.BaseRequest, call: Call) -> web.Response:
         output = _output(request)
@@ -155,8 +155,6 @@ class Rest:
         if call.subresource or subresources.is_special(kind):
             body = read_object(raw, _content_type(request), None, parts.schemas)
             if output.form:
-                from controlplane.objects.errors import not_acceptable
-
                 raise not_acceptable(f"{output.form} is not supported for {kind.kind}")
             answer = await subresources.create(parts, call, body)
             return self._respond(request, call, answer, output)
@@ -359,16 +357,11 @@ def _too_large() -> StatusError:
 
 
 def _response(
-    data: bytes, output: Output, warnings: "list[str] | tuple[str, ...]" = (), code: int = 200
+    data: bytes, output: Output, warnings: Sequence[str] = (), code: int = 200
 ) -> web.Response:
     headers = {"Content-Type": output.media, "Cache-Control": "no-cache, private"}
     response = web.Response(body=render(data, output), status=code, headers=headers)
     if warnings:
-        from controlplane.api.negotiate import warning_header
-
         for text in dict.fromkeys(warnings):
             response.headers.add("Warning", warning_header(text))
     return response
-
-
-_Query = Mapping[str, str]

@@ -43,15 +43,16 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> Route:
         parts = [unquote(part) for part in parts]
     match parts:
         case ["", "api", version, first, *more] if first:
-            return _resource(method, path, ("", version), [first, *more], query)
+            return _resource(Route(path, method), ("", version), [first, *more], query)
         case ["", "apis", group, version, first, *more] if first:
-            return _resource(method, path, (group, version), [first, *more], query)
+            return _resource(Route(path, method), (group, version), [first, *more], query)
     return Route(path, method.lower())
 
 
 def _resource(
-    method: str, path: str, version: tuple[str, str], parts: list[str], query: Mapping[str, str]
+    asked: Route, version: tuple[str, str], parts: list[str], query: Mapping[str, str]
 ) -> Route:
+    method, path = asked.verb, asked.path
     if parts[-1] == "" and len(parts) > 1 and "proxy" not in parts:
         parts = parts[:-1]
     legacy_watch = parts[0] == "watch" and len(parts) > 1

@@ -69,23 +69,23 @@ def _keep_node_ports(spec: dict[str, Any], before: Mapping[str, Any]) -> None:
 
 def _drop(spec: dict[str, Any], before: Mapping[str, Any]) -> None:
     """What the new type does not have and the client did not change."""
-    if spec.get("type") == "ExternalName" and before.get("type") != "ExternalName":
-        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-            if spec.get(field) == before.get(field):
-                spec.pop(field, None)
-    if spec.get("type") not in _WITH_PORTS and before.get("type") in _WITH_PORTS:
+    type_, was = spec.get("type"), before.get("type")
+    gone: list[str] = []
+    if type_ == "ExternalName" and was != type_:
+        gone += ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]
+    if not _wants_check(spec):
+        gone.append("healthCheckNodePort")
+    if was == "LoadBalancer" and type_ != was:
+        gone += ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
+    if type_ not in _WITH_PORTS and was in _WITH_PORTS:
+        gone.append("externalTrafficPolicy")
         had = {port.get("nodePort") for port in before.get("ports") or ()}
         for port in spec.get("ports") or ():
             if port.get("nodePort") in had:
                 port.pop("nodePort", None)
-    if not _wants_check(spec) and spec.get("healthCheckNodePort") == before.get(
-        "healthCheckNodePort"
-    ):
-        spec.pop("healthCheckNodePort", None)
-    if spec.get("type") != "LoadBalancer" and before.get("type") == "LoadBalancer":
-        for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
-            if spec.get(field) == before.get(field):
-                spec.pop(field, None)
+    for field in gone:
+        if spec.get(field) == before.get(field):
+            spec.pop(field, None)
 
 
 def _copy(spec: dict[str, Any], before: Mapping[str, Any], *fields: str) -> None:
@@ -181,9 +181,9 @@ def _same_port(
     """The node port of the same port in another protocol, so that both are reached alike."""
     for other in ports:
         number: int = other.get("nodePort") or 0
-        if number and other.get("port") == port.get("port"):
-            if port.get("protocol", "TCP") not in mine.get(number, ()):
-                return number
+        same = number and other.get("port") == port.get("port")
+        if same and port.get("protocol", "TCP") not in mine.get(number, ()):
+            return number
     return 0
 
 

@@ -160,9 +160,8 @@ def prepare_status(kind: Kind, new: dict[str, Any], old: Object) -> None:
     for field in [field for field in new if field not in ("metadata", "status")]:
         if field not in ("kind", "apiVersion"):
             del new[field]
-    for field, value in old.items():
-        if field not in ("metadata", "status", "kind", "apiVersion"):
-            new[field] = value
+    kept_fields = ("metadata", "status", "kind", "apiVersion")
+    new |= {field: value for field, value in old.items() if field not in kept_fields}
     metadata, before = new["metadata"], old["metadata"]
     _keep(metadata, before, "ownerReferences")
     _keep(metadata, before, "finalizers")
@@ -170,8 +169,7 @@ def prepare_status(kind: Kind, new: dict[str, Any], old: Object) -> None:
         kept = {k: v for k, v in before.items() if k != "managedFields"}
         kept["managedFields"] = metadata.get("managedFields")
         new["metadata"] = {k: v for k, v in kept.items() if v is not None}
-    elif kind.kind == "Node" and not kind.group:
-        _keep(metadata, before, "annotations") if "annotations" not in metadata else None
+    _keep(new["metadata"], before, "generation")
 
 
 def _keep(new: dict[str, Any], old: Object, field: str) -> None:
@@ -292,3 +290,12 @@ _UPDATE: Mapping[str, Callable[[dict[str, Any], Object], None]] = {
     "CertificateSigningRequest.certificates.k8s.io": _update_request,
     "CustomResourceDefinition.apiextensions.k8s.io": _update_definition,
 }
+
+
+def reset_fields(kind: Kind, subresource: str) -> frozenset[tuple[str, ...]]:
+    """What a write there takes from the old object: nobody comes to own it."""
+    if subresource == "status":
+        return frozenset({("spec",), ("metadata",)} if kind.custom else {("spec",)})
+    if not subresource and "status" in kind.subresources and kind.kind not in _STATUS_AT_CREATE:
+        return frozenset({("status",)})
+    return frozenset()

@@ -6,6 +6,7 @@ update of the whole (``preparation``), or what creating on it does.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from controlplane.api.write import Change, Prepare, admit, change
 from controlplane.client.base import Object
 from controlplane.objects import defaults
 from controlplane.objects.errors import (
+    FieldError,
     StatusError,
     bad_request,
     conflict,
@@ -224,8 +226,6 @@ async def _bind(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
     node = target.get("name") or ""
     if target.get("kind", "") not in ("", "Node"):
         text = f'Unsupported value: "{target["kind"]}": supported values: "Node", "<empty>"'
-        from controlplane.objects.errors import FieldError
-
         raise invalid(
             "Binding", call.name, [FieldError("FieldValueNotSupported", "target.kind", text)]
         )
@@ -236,14 +236,14 @@ async def _bind(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
     now = rfc3339(parts.clock())
 
     async def make(old: Object) -> dict[str, Any]:
-        return _bound(call, old, node, metadata, now)
+        return _bound(call, old, node, metadata=metadata, now=now)
 
     await change(parts, call, Change(make=make, prepare=_as_made))
     return Answer(_SUCCESS, 201)
 
 
 def _bound(
-    call: Call, old: Object, node: str, metadata: Mapping[str, Any], now: str
+    call: Call, old: Object, node: str, *, metadata: Mapping[str, Any], now: str
 ) -> dict[str, Any]:
     if metadata.get("uid") and metadata["uid"] != old["metadata"]["uid"]:
         why = (
@@ -297,8 +297,6 @@ async def _evict(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
         raise not_found("pods", call.name)
     options = delete_options(body.get("deleteOptions"), {})
     if options.dry_run:
-        from dataclasses import replace
-
         call.options = replace(call.options, dry_run=True)
     await admit(parts, call, Operation.CREATE, body)
     pod = await entry_object(parts, call.kind, entry)

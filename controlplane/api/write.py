@@ -26,7 +26,6 @@ from controlplane.api.strategy import (
     CREATE_ON_UPDATE,
     merge_string_data,
     prepare_create,
-    prepare_status,
     prepare_update,
 )
 from controlplane.client.base import Object
@@ -36,7 +35,6 @@ from controlplane.objects.errors import (
     already_exists,
     bad_request,
     conflict,
-    forbidden,
     invalid,
     not_found,
 )
@@ -77,7 +75,9 @@ async def create(parts: Parts, call: Call, obj: dict[str, Any], *, applied: bool
     kind = call.kind
     pipeline.check_type(kind, obj)
     metadata = _begin(call, obj)
-    request = _admission(parts, call, Operation.CREATE, obj, None, "CreateOptions")
+    request = _admission(
+        parts, call, Operation.CREATE, obj=obj, old=None, options_kind="CreateOptions"
+    )
     for plugin in parts.admissions:
         await plugin.mutate(request)
     given = metadata.get("generateName") if not metadata.get("name") else None
@@ -257,7 +257,9 @@ async def _replace(parts: Parts, call: Call, what: Change, step: _Step) -> Answe
     _carry(new, old)
     if kind.kind == "Secret" and not kind.group:
         merge_string_data(new)
-    request = _admission(parts, call, Operation.UPDATE, new, old, what.options_kind)
+    request = _admission(
+        parts, call, Operation.UPDATE, obj=new, old=old, options_kind=what.options_kind
+    )
     for plugin in parts.admissions:
         await plugin.mutate(request)
     pipeline.default(parts.schemas, kind, new)
@@ -321,6 +323,7 @@ def _admission(
     parts: Parts,
     call: Call,
     operation: Operation,
+    *,
     obj: dict[str, Any] | None,
     old: Object | None,
     options_kind: str,
@@ -352,13 +355,10 @@ async def admit(
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Both halves of admission, for what has no object to prepare in between."""
-    request = _admission(parts, call, operation, obj, old, "")
+    request = _admission(parts, call, operation, obj=obj, old=old, options_kind="")
     if options is not None:
         request.options = options
     for plugin in parts.admissions:
         await plugin.mutate(request)
     for plugin in parts.admissions:
         await plugin.validate(request)
-
-
-__all__ = ["Change", "change", "create", "forbidden", "prepare_status", "update"]

@@ -1,0 +1,121 @@
+"""
+What the server does by itself, and only after somebody wrote: forget history, expire Events.
+
+Each is a task that sleeps until there is something to do: a server that nobody
+writes to does not wake. Events are kept for an hour after their last change, as
+kube-apiserver's ``--event-ttl`` has it.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from controlplane.api.cache import ObjectCache
+from controlplane.api.entry import Entry
+from controlplane.api.history import Watcher
+from controlplane.store import compaction
+from controlplane.store.base import Mismatch, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+EVENTS = "/core/events"
+EVENT_SECONDS = 3600.0
+MOST_EVENTS = 4000  # the oldest go first: each costs a kilobyte of memory
+_LOOK_SECONDS = 30.0
+
+Clock = Callable[[], float]  # monotonic, seconds
+
+
+async def compact(store: Store, cache: ObjectCache, *, monotonic: Clock) -> None:
+    """Keep the store's history as short as the retention allows, without end."""
+    marks: tuple[compaction.Mark, ...] = ()
+    while True:
+        await cache.wait_for(cache.revision + 1)
+        await asyncio.sleep(_LOOK_SECONDS)
+        numbers = store.statistics()
+        plan = compaction.plan(
+            marks,
+            now=monotonic(),
+            newest=numbers.revision,
+            compacted=numbers.compact_revision,
+        )
+        marks = plan.marks
+        if plan.compact_to:
+            try:
+                await store.compact(plan.compact_to)
+            except StoreError as error:
+                log.warning("compaction to %s: %s", plan.compact_to, error)
+
+
+class EventExpiry:
+    """
+    Deletes Events when their time is up, or when there are too many.
+
+    Its mutable state: when each was last changed, in that order.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        cache: ObjectCache,
+        *,
+        monotonic: Clock,
+        seconds: float = EVENT_SECONDS,
+        most: int = MOST_EVENTS,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._monotonic = monotonic
+        self._seconds = seconds
+        self._most = most
+        self._changed: OrderedDict[str, float] = OrderedDict()
+
+    async def run(self) -> None:
+        """Without end."""
+        watcher = self._cache.watch(EVENTS)
+        try:
+            for entry in self._cache.span(f"{EVENTS}/"):
+                self._touch(entry.key)
+            while True:
+                await self._expire()
+                await self._hear(watcher)
+        finally:
+            self._cache.unwatch(EVENTS, watcher)
+
+    def _touch(self, key: str) -> None:
+        self._changed[key] = self._monotonic()
+        self._changed.move_to_end(key)
+
+    async def _hear(self, watcher: Watcher) -> None:
+        """Wait for changes, but no longer than the oldest Event may live."""
+        timeout = None
+        if self._changed:
+            oldest = next(iter(self._changed.values()))
+            timeout = max(1.0, oldest + self._seconds - self._monotonic())
+        for occurrence in await watcher.wait(timeout):
+            if occurrence.new is not None:
+                self._touch(occurrence.new.key)
+            elif occurrence.old is not None:
+                self._changed.pop(occurrence.old.key, None)
+
+    async def _expire(self) -> None:
+        while self._changed:
+            key, changed = next(iter(self._changed.items()))
+            if len(self._changed) <= self._most and changed + self._seconds > self._monotonic():
+                return
+            entry = self._cache.entry(key)
+            if entry is not None and not await self._delete(entry):
+                self._touch(key)
+                continue
+            self._changed.pop(key, None)
+
+    async def _delete(self, entry: Entry) -> bool:
+        """False where it was changed meanwhile and lives on."""
+        try:
+            await self._store.delete(entry.key, expected=entry.revision)
+        except Mismatch as mismatch:
+            return mismatch.found is None
+        except StoreError as error:
+            log.warning("expiry of %s: %s", entry.key, error)
+        return True
