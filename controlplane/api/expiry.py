@@ -1,9 +1,8 @@
 """
-What the server does by itself, and only after somebody wrote: forget history, expire Events.
+Events are kept for an hour after their last change, as ``--event-ttl`` has it.
 
-Each is a task that sleeps until there is something to do: a server that nobody
-writes to does not wake. Events are kept for an hour after their last change, as
-kube-apiserver's ``--event-ttl`` has it.
+The task sleeps until the oldest one's time is up: a server without Events does
+not wake.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from controlplane.api.cache import ObjectCache
 from controlplane.api.entry import Entry
 from controlplane.api.history import Watcher
-from controlplane.store import compaction
 from controlplane.store.base import Mismatch, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -22,30 +20,8 @@ log = logging.getLogger(__name__)
 EVENTS = "/core/events"
 EVENT_SECONDS = 3600.0
 MOST_EVENTS = 4000  # the oldest go first: each costs a kilobyte of memory
-_LOOK_SECONDS = 30.0
 
 Clock = Callable[[], float]  # monotonic, seconds
-
-
-async def compact(store: Store, cache: ObjectCache, *, monotonic: Clock) -> None:
-    """Keep the store's history as short as the retention allows, without end."""
-    marks: tuple[compaction.Mark, ...] = ()
-    while True:
-        await cache.wait_for(cache.revision + 1)
-        await asyncio.sleep(_LOOK_SECONDS)
-        numbers = store.statistics()
-        plan = compaction.plan(
-            marks,
-            now=monotonic(),
-            newest=numbers.revision,
-            compacted=numbers.compact_revision,
-        )
-        marks = plan.marks
-        if plan.compact_to:
-            try:
-                await store.compact(plan.compact_to)
-            except StoreError as error:
-                log.warning("compaction to %s: %s", plan.compact_to, error)
 
 
 class EventExpiry:
