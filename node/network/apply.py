@@ -68,8 +68,8 @@ class PodNetwork:
     async def _prepare(self) -> Plan:
         facts = await asyncio.to_thread(self._look)
         wanted = plan(facts)
+        await self._nft.load(wanted.ruleset)  # first: it closes what a setting opens
         await asyncio.to_thread(_set_sysctls, wanted, self._netns)
-        await self._nft.load(wanted.ruleset)
         await asyncio.to_thread(self._set_routes, wanted.routes)
         return wanted
 

@@ -75,7 +75,7 @@ def plan(facts: Facts) -> Plan:
             # Between two pods on the bridge, replies of a service must pass the
             # translation of addresses, and policies must see every packet.
             "net.bridge.bridge-nf-call-iptables": "1",
-            # Node ports on 127.0.0.1; node.proxy keeps strangers out of the loopback network.
+            # Node ports on 127.0.0.1; the chain loopback keeps strangers out.
             "net.ipv4.conf.all.route_localnet": "1",
         },
     )
@@ -121,13 +121,23 @@ def _service_route(facts: Facts, mtu: int) -> WantedRoute:
 
 
 def _ruleset(cluster_cidr: IPv4Network) -> str:
-    """Pods have addresses that nobody outside the cluster can answer to."""
+    """
+    Masquerade, since nobody outside the cluster can answer to a pod's address.
+
+    And what the setting route_localnet opens is closed again: only connections that the
+    service proxy translated may come to the loopback network from another link.
+    """
     return f"""add table {FAMILY} {TABLE}
 delete table {FAMILY} {TABLE}
 table {FAMILY} {TABLE} {{
 chain postrouting {{
   type nat hook postrouting priority srcnat; policy accept;
   ip saddr {cluster_cidr} ip daddr != {{ {cluster_cidr}, 224.0.0.0/4 }} masquerade fully-random
+}}
+chain loopback {{
+  type filter hook input priority filter; policy accept;
+  iifname "lo" return
+  ip daddr 127.0.0.0/8 ct status & dnat != dnat drop
 }}
 }}
 """

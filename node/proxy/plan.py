@@ -87,11 +87,6 @@ chain postrouting {{
   ct status dnat ip saddr . ip daddr @hairpins masquerade fully-random
   ct status dnat ip saddr 127.0.0.0/8 oifname != "lo" masquerade fully-random
 }}
-chain loopback {{
-  type filter hook input priority filter; policy accept;
-  iifname "lo" return
-  ip daddr 127.0.0.0/8 ct status & dnat != dnat drop
-}}
 """
 
 

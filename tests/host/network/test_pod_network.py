@@ -152,6 +152,17 @@ async def test_services_work_on_a_node_without_a_default_route(machine: Machine)
             task.cancel()
 
 
+async def test_strangers_do_not_reach_what_listens_on_the_loopback_address(
+    machine: Machine,
+) -> None:
+    machine.neighbour.ip("link", "set", "lo", "down")
+    machine.neighbour.ip("route", "add", "127.0.0.0/8", "via", "192.0.2.1")
+    async with running(machine, node()), Server(machine.node, "private", 7777):
+        assert (await ask_tcp(machine.node, "127.0.0.1", 7777)).startswith("private")
+        with pytest.raises(TimeoutError):
+            await ask_tcp(machine.neighbour, "127.0.0.1", 7777, seconds=0.3)
+
+
 async def test_the_conflist_waits_for_the_pod_cidr(machine: Machine) -> None:
     objects = Objects()
     file = machine.config.cni_conf_dir / FILE_NAME
