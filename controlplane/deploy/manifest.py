@@ -1,0 +1,71 @@
+"""
+The text of a manifest as objects: YAML or JSON, many documents, lists, variables.
+
+Pure; numbers and times are read as Kubernetes reads them, which differs from PyYAML in that
+a date is a string.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+_VARIABLE = re.compile(r"%\{([A-Z_]+)\}%")
+# What other objects of the same file need goes first; the rest keeps its order.
+_FIRST = ("Namespace", "CustomResourceDefinition")
+
+
+class ParseError(Exception):
+    """The text is not a manifest; the message says where."""
+
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc] # libyaml's loader where there is one
+    pass
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in _Base.yaml_implicit_resolvers.items()
+}
+
+
+def substitute(text: str, variables: Mapping[str, str]) -> str:
+    """``%{CLUSTER_DNS}%`` and others; an unknown one stays as it is."""
+    return _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), text)
+
+
+def parse(data: bytes, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Raise :class:`ParseError` for what is no manifest; empty documents are left out."""
+    try:
+        text = substitute(data.decode("utf-8-sig"), variables)
+        documents = list(yaml.load_all(text, Loader=_Loader))
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError) as err:
+        raise ParseError(str(err)) from err
+    objects = [item for document in documents if document for item in _expanded(document)]
+    return sorted(objects, key=_rank)
+
+
+def _expanded(document: Any) -> Iterator[dict[str, Any]]:
+    if not isinstance(document, dict):
+        raise ParseError(f"a document is a {type(document).__name__}, not an object")
+    if not isinstance(document.get("kind"), str) or not document["kind"]:
+        raise ParseError("Object 'Kind' is missing")
+    if not isinstance(document.get("apiVersion"), str) or not document["apiVersion"]:
+        raise ParseError("Object 'apiVersion' is missing")
+    if document["kind"].endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _expanded(item)
+        return
+    meta = document.get("metadata")
+    if not isinstance(meta, dict) or not meta.get("name"):
+        raise ParseError(f"{document['kind']}: metadata.name is missing")
+    yield document
+
+
+def _rank(item: Mapping[str, Any]) -> int:
+    kind = item["kind"]
+    return _FIRST.index(kind) if kind in _FIRST else len(_FIRST)

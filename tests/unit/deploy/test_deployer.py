@@ -1,0 +1,200 @@
+"""The deployer against the real API on a store in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from controlplane.api.customresources.serve import CustomKinds
+from controlplane.controllers import customresources
+from controlplane.deploy.definitions import ADDONS, ensure_crds
+from controlplane.deploy.deployer import Deployer
+from controlplane.objects.facts import schema_by_name
+from controlplane.objects.kinds import Resource
+from controlplane.objects.resources import CONFIG_MAPS, EVENTS, NAMESPACES
+from controlplane.reconcile.clock import LoopClock
+from controlplane.reconcile.loop import Loop
+from tests.fakes.api_server import Served, serving
+
+META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+CHARTS = Resource("helm.cattle.io", "v1", "helmcharts", True)
+
+
+def clock() -> LoopClock:
+    return LoopClock(lambda: datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@asynccontextmanager
+async def cluster() -> AsyncIterator[Served]:
+    """An API that also serves custom resources."""
+    async with serving() as served:
+        parts = served.parts
+        CustomKinds(
+            parts.kinds,
+            parts.schemas,
+            metadata=schema_by_name(META),
+            changed=served.api.kinds_changed,
+        ).follow(parts.cache)
+        loop = Loop(
+            [customresources.CONTROLLER],
+            client=served.client,
+            reads=parts.cache,
+            feed=parts.cache,
+            clock=clock(),
+            kinds=parts.kinds,
+        )
+        task = asyncio.ensure_future(loop.run())
+        for name in ("default", "kube-system"):
+            await served.client.create(NAMESPACES, {"metadata": {"name": name}})
+        try:
+            yield served
+        finally:
+            await _cancelled(task)
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@asynccontextmanager
+async def deploying(served: Served, root: Path, *disable: str) -> AsyncIterator[None]:
+    deployer = Deployer(
+        client=served.client,
+        kinds=served.parts.kinds,
+        clock=clock(),
+        manifests=root,
+        node_name="n1",
+        disable=frozenset(disable),
+        variables={"CLUSTER_DNS": "10.43.0.10"},
+    )
+    task = asyncio.ensure_future(deployer.run())
+    try:
+        yield
+    finally:
+        await _cancelled(task)
+
+
+async def until(served: Served, holds: Callable[[], Any]) -> None:
+    """Wait for the cache's changes until something holds."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await served.parts.cache.wait_for(served.parts.cache.revision + 1)
+
+
+def config_map(name: str, value: str = "1") -> str:
+    return (
+        f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n"
+        f'data: {{value: "{value}", dns: "%{{CLUSTER_DNS}}%"}}\n'
+    )
+
+
+def get(served: Served, name: str) -> Any:
+    return served.parts.cache.get(CONFIG_MAPS, "default", name)
+
+
+def addon(served: Served, name: str) -> Any:
+    return served.parts.cache.get(ADDONS, "kube-system", name)
+
+
+def is_applied(served: Served, name: str) -> bool:
+    return bool((addon(served, name) or {}).get("spec", {}).get("checksum"))
+
+
+async def test_definitions_are_written_once() -> None:
+    async with cluster() as served:
+        assert len(await ensure_crds(served.client)) == 3
+        assert await ensure_crds(served.client) == []
+
+
+async def test_a_file_is_applied_pruned_and_remembered(tmp_path: Path) -> None:
+    async with cluster() as served, deploying(served, tmp_path / "manifests"):
+        file = tmp_path / "manifests" / "app.yaml"
+        await until(served, lambda: served.parts.kinds.by_kind("k3s.cattle.io/v1", "Addon"))
+        file.write_text(f"{config_map('a')}---\n{config_map('b')}")
+        await until(served, lambda: is_applied(served, "app"))
+        assert get(served, "a")["data"] == {"value": "1", "dns": "10.43.0.10"}
+        assert addon(served, "app")["spec"]["source"] == str(file)
+        file.write_text(config_map("a", "2"))
+        await until(served, lambda: get(served, "b") is None)
+        await until(served, lambda: get(served, "a")["data"]["value"] == "2")
+        annotations = addon(served, "app")["metadata"]["annotations"]
+        assert annotations["addon.k3s.cattle.io/gvks"] == "/v1, Kind=ConfigMap"
+        file.unlink()
+        other = tmp_path / "manifests" / "other.yaml"
+        other.write_text(config_map("c"))
+        await until(served, lambda: is_applied(served, "other"))
+        assert get(served, "a") is not None  # deleting a file deletes nothing
+        reasons = {e["reason"] for e in served.parts.cache.list(EVENTS, "kube-system")}
+        assert {"ApplyingManifest", "AppliedManifest"} <= reasons
+
+
+async def test_a_restart_with_nothing_new_writes_no_object(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "app.yaml").write_text(config_map("a"))
+    async with cluster() as served:
+        async with deploying(served, root):
+            await until(served, lambda: is_applied(served, "app"))
+        before = get(served, "a")["metadata"]["resourceVersion"]
+        noted = addon(served, "app")["metadata"]["resourceVersion"]
+        async with deploying(served, root):
+            (root / "last.yaml").write_text(config_map("z"))
+            await until(served, lambda: is_applied(served, "last"))
+        assert get(served, "a")["metadata"]["resourceVersion"] == before
+        assert addon(served, "app")["metadata"]["resourceVersion"] == noted
+
+
+async def test_what_needs_a_kind_waits_for_it(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    text = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n"
+    (root / "app.yaml").write_text(text)
+    async with cluster() as served, deploying(served, root):
+
+        def failed() -> list[str]:
+            events = served.parts.cache.list(EVENTS, "kube-system")
+            return [e["message"] for e in events if e["reason"] == "ApplyManifestFailed"]
+
+        await until(served, failed)
+        assert 'no matches for kind "Widget" in version "example.com/v1"' in failed()[0]
+        (root / "crd.yaml").write_text(
+            "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n"
+            "metadata: {name: widgets.example.com}\n"
+            "spec:\n  group: example.com\n  scope: Namespaced\n"
+            "  names: {kind: Widget, plural: widgets, singular: widget}\n"
+            "  versions: [{name: v1, served: true, storage: true, "
+            "schema: {openAPIV3Schema: {type: object}}}]\n"
+        )
+        await until(served, lambda: is_applied(served, "app"))
+
+
+async def test_a_chart_is_an_object_like_any_other(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "web.yaml").write_text(
+        "apiVersion: helm.cattle.io/v1\nkind: HelmChart\n"
+        "metadata: {name: web, namespace: kube-system}\n"
+        "spec: {chart: web, set: {replicas: 2, name: x}, valuesContent: 'a: 1'}\n"
+    )
+    async with cluster() as served, deploying(served, root):
+        await until(served, lambda: is_applied(served, "web"))
+        chart = served.parts.cache.get(CHARTS, "kube-system", "web")
+        assert chart is not None
+        assert chart["spec"]["set"] == {"replicas": 2, "name": "x"}
+
+
+async def test_a_disabled_component_goes_with_its_file(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "app.yaml").write_text(config_map("a"))
+    async with cluster() as served:
+        async with deploying(served, root):
+            await until(served, lambda: is_applied(served, "app"))
+        async with deploying(served, root, "app"):
+            await until(served, lambda: addon(served, "app") is None)
+        assert get(served, "a") is None
+        assert not (root / "app.yaml").exists()

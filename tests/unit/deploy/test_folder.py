@@ -1,0 +1,124 @@
+"""Which files count, what their text means, and what is put there at start."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from controlplane.deploy.folder import addon_name, is_disabled, read, stage_packaged
+from controlplane.deploy.inotify import Folders
+from controlplane.deploy.manifest import ParseError, parse
+from controlplane.deploy.objects import format_gvks, parse_gvks
+
+
+def write(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_only_manifests_count_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.YML", "c.json", "sub/d.yaml", "no.txt", ".hidden.yaml"):
+        write(tmp_path / name)
+    write(tmp_path / "skipped.yaml")
+    write(tmp_path / "skipped.yaml.skip")
+    found = [str(f.path.relative_to(tmp_path)) for f in read(tmp_path).files]
+    assert found == ["a.YML", "b.yaml", "c.json", "sub/d.yaml"]
+
+
+def test_a_link_to_a_folder_at_the_top_is_followed(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "a.yaml")
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (file,) = read(root).files
+    assert file.path == root / "link" / "a.yaml"
+
+
+def test_an_addon_is_named_up_to_the_first_dot() -> None:
+    assert addon_name(Path("/x/coredns.custom.yaml")) == "coredns"
+
+
+def test_components_are_disabled_by_file_or_folder(tmp_path: Path) -> None:
+    assert is_disabled(tmp_path / "traefik.yaml", tmp_path, {"traefik"})
+    assert is_disabled(tmp_path / "metrics-server" / "rbac.yaml", tmp_path, {"metrics-server"})
+    assert not is_disabled(tmp_path / "traefik.yaml", tmp_path, {"trae"})
+
+
+def test_packaged_manifests_are_staged_once_and_disabled_ones_never(tmp_path: Path) -> None:
+    source, target = tmp_path / "charts", tmp_path / "manifests"
+    write(source / "a.yaml", "a: 1")
+    write(source / "off.yaml", "b: 1")
+    disable = frozenset({"off"})
+    assert stage_packaged(source, target, disable) == [target / "a.yaml"]
+    assert stage_packaged(source, target, disable) == []
+    write(target / "a.yaml", "changed by hand")
+    assert stage_packaged(source, target, disable) == [target / "a.yaml"]
+    assert (target / "a.yaml").read_text() == "a: 1"
+
+
+CONFIG_MAP = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: a}
+data: {dns: "%{CLUSTER_DNS}%", other: "%{UNKNOWN}%"}
+"""
+
+
+def test_documents_lists_and_variables_become_objects() -> None:
+    text = f"""{CONFIG_MAP}---
+---
+apiVersion: v1
+kind: List
+items:
+- {{apiVersion: v1, kind: Service, metadata: {{name: s}}}}
+- {{apiVersion: v1, kind: Namespace, metadata: {{name: n}}}}
+"""
+    found = parse(text.encode(), {"CLUSTER_DNS": "10.43.0.10"})
+    assert [item["kind"] for item in found] == ["Namespace", "ConfigMap", "Service"]
+    assert found[1]["data"] == {"dns": "10.43.0.10", "other": "%{UNKNOWN}%"}
+
+
+def test_dates_stay_text() -> None:
+    text = CONFIG_MAP.replace("\ndata:", "\ndate: 2026-01-02\ndata:")
+    assert parse(text.encode(), {})[0]["date"] == "2026-01-02"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("a: [", "expected"),
+        ("just text", "not an object"),
+        ("apiVersion: v1\nmetadata: {name: a}", "'Kind' is missing"),
+        ("kind: Pod\nmetadata: {name: a}", "'apiVersion' is missing"),
+        ("apiVersion: v1\nkind: Pod", "metadata.name is missing"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ParseError, match=complaint):
+        parse(text.encode(), {})
+
+
+def test_kinds_survive_the_annotation() -> None:
+    gvks = [("apps/v1", "Deployment"), ("v1", "Service")]
+    assert format_gvks(gvks) == "apps/v1, Kind=Deployment;/v1, Kind=Service"
+    assert parse_gvks(format_gvks(gvks)) == gvks
+
+
+async def test_a_file_that_was_written_or_moved_is_noticed(tmp_path: Path) -> None:
+    folders = Folders()
+    try:
+        folders.watch([tmp_path])
+        for change in (
+            lambda: (tmp_path / "a").write_text("x"),
+            lambda: (tmp_path / "a").rename(tmp_path / "b"),
+            lambda: (tmp_path / "link").symlink_to("b"),
+            lambda: (tmp_path / "b").unlink(),
+            lambda: (tmp_path / "sub").mkdir(),
+        ):
+            change()
+            async with asyncio.timeout(5):
+                await folders.changed()
+            folders.clear()
+    finally:
+        folders.close()
