@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 
 def duplicate_fields(raw: bytes) -> list[str]:
     """``duplicate field "spec.replicas"``; empty also where the body does not parse."""
@@ -20,22 +18,24 @@ def duplicate_fields(raw: bytes) -> list[str]:
 
 
 def _of_json(raw: bytes) -> list[str]:
-    doubles: dict[int, list[str]] = {}
+    # By identity, with the object itself, which keeps its identity from being used again.
+    doubles: dict[int, tuple[dict[str, Any], list[str]]] = {}
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(found)
         if len(value) != len(found):
             counts = Counter(key for key, _ in found)
-            doubles[id(value)] = [key for key, count in counts.items() if count > 1]
+            doubles[id(value)] = (value, [key for key, count in counts.items() if count > 1])
         return value
 
     try:
         tree = json.loads(raw, object_pairs_hook=pairs)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     if not doubles:
         return []
-    return [f'duplicate field "{path}"' for path in _paths(tree, "", doubles)]
+    twice = {at: keys for at, (_, keys) in doubles.items()}
+    return [f'duplicate field "{path}"' for path in _paths(tree, "", twice)]
 
 
 def _paths(value: Any, path: str, doubles: dict[int, list[str]]) -> Iterator[str]:
@@ -50,25 +50,33 @@ def _paths(value: Any, path: str, doubles: dict[int, list[str]]) -> Iterator[str
 
 
 def _of_yaml(raw: bytes) -> list[str]:
+    import yaml  # nearly a megabyte, and most bodies are JSON
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         node = yaml.compose(raw, loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return []
     lines = [
-        f"  line {line}: key {json.dumps(key)} already set in map" for line, key in _keys(node)
+        f"  line {line}: key {json.dumps(key)} already set in map"
+        for line, key in _keys(node, set())
     ]
     return ["yaml: unmarshal errors:\n" + "\n".join(lines)] if lines else []
 
 
-def _keys(node: Any) -> Iterator[tuple[int, str]]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
+def _keys(node: Any, walked: set[int]) -> Iterator[tuple[int, str]]:
+    """``walked``: the nodes that were visited, because an alias is the same node again."""
+    if node is None or node.id == "scalar" or id(node) in walked:
+        return
+    walked.add(id(node))
+    if node.id == "sequence":
+        for item in node.value:
+            yield from _keys(item, walked)
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.id == "scalar":
             if key.value in seen:
                 yield key.start_mark.line + 1, key.value
             seen.add(key.value)
-            yield from _keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _keys(item)
+        yield from _keys(value, walked)

@@ -52,6 +52,8 @@ def decode(
         out = _decode(obj, schema, unknown)
     except MismatchError as err:
         raise _cannot_be_handled(obj, schema, str(err) or type_error(obj, schema)) from err
+    except RecursionError as err:
+        raise _cannot_be_handled(obj, schema, "json: exceeded max depth") from err
     if not unknown:
         return out, []
     found = unknown_fields(obj, schema)

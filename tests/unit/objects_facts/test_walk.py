@@ -229,8 +229,24 @@ def test_embedded_objects_keep_their_own_identity() -> None:
             ['yaml: unmarshal errors:\n  line 4: key "a" already set in map'],
         ),
         (b"spec:\n  a: 1\n", []),
+        (b"a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n", []),
+        (b"a: &a\n  b: *a\n", []),
+        (b'{"a":{"x":1,"x":2},"a":{"y":{}}}', ['duplicate field "a"']),
         (b"{broken", []),
     ],
 )
 def test_duplicate_fields_are_found(raw: bytes, found: list[str]) -> None:
     assert walk.duplicate_fields(raw) == found
+
+
+def test_bottomless_objects_are_refused() -> None:
+    inner: dict[str, Any] = {}
+    for _ in range(900):
+        inner = {"properties": {"a": inner}}
+    version = {"name": "v1", "schema": {"openAPIV3Schema": inner}}
+    obj = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "spec": {"versions": [version]},
+    }
+    assert refused(obj) == "json: exceeded max depth"
