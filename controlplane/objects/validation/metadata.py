@@ -17,6 +17,8 @@ from controlplane.objects.validation.checks import (
 )
 
 _ANNOTATIONS_LIMIT = 256 * 1024
+# Served by API servers of their own upstream, which have no list of standard finalizers.
+_OUTSIDE = ("apiextensions.k8s.io", "apiregistration.k8s.io")
 _PATH = "metadata"
 
 _LABEL_NAMES = {"Namespace", "StatefulSet"}
@@ -67,7 +69,7 @@ def created(kind: Kind, obj: Object) -> Found:
     yield from _namespace(kind, metadata)
     yield from non_negative(metadata.get("generation"), f"{_PATH}.generation")
     yield from common(metadata, _PATH)
-    yield from _finalizers(metadata.get("finalizers") or (), short_names=kind.custom)
+    yield from _finalizers(metadata.get("finalizers") or (), short_names=kind.custom or kind.group in _OUTSIDE)
 
 
 def updated(kind: Kind, new: Object, old: Object) -> Found:
