@@ -27,26 +27,37 @@ from controlplane.api.rbac import Rbac
 from controlplane.api.reviews import StandardReviews
 from controlplane.api.server import client_tls, server_tls
 from controlplane.api.service_accounts import ServiceAccountAuthenticator
-from controlplane.api.tokens import ServiceAccountTokens
+from controlplane.api.tokens import Reference, ServiceAccountTokens
+from controlplane.client.base import Client, Object
 from controlplane.config import Config
 from controlplane.controllers import (
+    clusterrole,
     customresources,
+    disruption,
     garbage,
     kubernetes_service,
     namespace,
+    node_ipam,
+    node_lifecycle,
+    node_role,
+    pod_gc,
     replicaset,
     root_ca,
     serviceaccount,
+    taint_eviction,
+    token_secret,
 )
 from controlplane.controllers.deployment.controller import DEPLOYMENT
 from controlplane.controllers.endpoints.legacy import ENDPOINTS_CONTROLLER
 from controlplane.controllers.endpoints.mirror import MIRROR
 from controlplane.controllers.endpoints.slices import ENDPOINTSLICE
+from controlplane.deploy.deployer import Deployer
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
 from controlplane.objects.schema import Schemas
 from controlplane.pki.ensure import Pki
 from controlplane.reconcile.base import Controller
+from controlplane.reconcile.clock import Clock
 from controlplane.store.base import Store
 
 # What runs in this process may do anything: it is the control plane.
@@ -140,14 +151,53 @@ def listener_tls(pki: Pki) -> ssl.SSLContext:
     return server_tls(certificate, key, pki.client_ca)
 
 
-def controllers(base: Foundation) -> tuple[Controller, ...]:
+def deployer(base: Foundation, client: Client, clock: Clock) -> Deployer:
+    """Of the manifests folder."""
     config = base.config
+    return Deployer(
+        client=client,
+        kinds=base.kinds,
+        clock=clock,
+        manifests=config.server_dir / "manifests",
+        node_name=config.node_name,
+        disable=config.disable,
+        variables={
+            "CLUSTER_DNS": str(config.cluster_dns),
+            "CLUSTER_DNS_LIST": f"[{config.cluster_dns}]",
+            "CLUSTER_DNS_IPFAMILYPOLICY": "SingleStack",
+            "CLUSTER_DOMAIN": config.cluster_domain,
+            "DEFAULT_LOCAL_STORAGE_PATH": str(config.data_dir / "storage"),
+            "SYSTEM_DEFAULT_REGISTRY": "",
+            "SYSTEM_DEFAULT_REGISTRY_RAW": "",
+        },
+    )
+
+
+def controllers(base: Foundation) -> tuple[Controller, ...]:
+    config, certificate = base.config, base.pki.server_ca_pem.decode()
+
+    def mint(account: Object, secret: Object) -> str:
+        meta = account["metadata"]
+        return base.tokens.sign_legacy(
+            namespace=meta["namespace"],
+            service_account=Reference(name=meta["name"], uid=meta["uid"]),
+            secret=secret["metadata"]["name"],
+        )
+
     return (
         namespace.make(base.kinds),
         garbage.make(base.kinds),
         serviceaccount.SERVICEACCOUNT,
-        root_ca.make(base.pki.server_ca_pem.decode()),
+        root_ca.make(certificate),
+        token_secret.make(mint, certificate),
+        clusterrole.CLUSTERROLE,
         customresources.CONTROLLER,
+        node_ipam.make(config.cluster_cidr),
+        node_role.make(config.node_name),
+        node_lifecycle.make(),
+        taint_eviction.make(),
+        pod_gc.make(),
+        disruption.DISRUPTION,
         kubernetes_service.make(
             str(config.service_cidr[1]), config.advertise_address, config.https_port
         ),

@@ -22,12 +22,14 @@ from controlplane.assemble import (
     ITSELF,
     Foundation,
     controllers,
+    deployer,
     foundation,
     listener_tls,
     now,
     parts,
 )
 from controlplane.config import Config, from_settings
+from controlplane.deploy.definitions import ensure_crds
 from controlplane.objects.facts import schema_by_name
 from controlplane.pki.ensure import ensure_pki
 from controlplane.reconcile.clock import LoopClock
@@ -78,6 +80,7 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
         client = LocalClient(made, ITSELF)
         await ensure_bootstrap_objects(client, base.cache, base.pki)
         await ensure_policy(client, base.cache)
+        await ensure_crds(client)
         working = [tasks.create_task(work) for work in _work(base, client)]
         ready()
         await stop.wait()
@@ -99,7 +102,8 @@ def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any,
         kinds=base.kinds,
     )
     scheduler = Scheduler(client=client, reads=base.cache, feed=base.cache, clock=clock)
-    return (loop.run(), scheduler.run(), _compact(base))
+    deploy = deployer(base, client, clock)
+    return (loop.run(), scheduler.run(), deploy.run(), _compact(base))
 
 
 async def _compact(base: Foundation) -> None:
