@@ -2,18 +2,17 @@
 LimitRanger: a namespace's default requests and limits, and the bounds around them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from controlplane.api.admission.plugin import Plugin, refused, spec_of
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.objects import quantity
+from controlplane.objects.pod_totals import Amounts, container_amounts, pod_total
 from controlplane.objects.resources import LIMIT_RANGES
 
 _ANNOTATION = "kubernetes.io/limit-ranger"
 _CLAIM = "PersistentVolumeClaim"
-
-Amounts = Mapping[str, Any]  # resource name → quantity
 
 
 class LimitRanger(Plugin):
@@ -99,16 +98,9 @@ def _violations(request: AdmissionRequest, spec: Amounts) -> Iterator[str]:
         return
     for item in _items(spec, "Container"):
         for container in (*(body.get("containers") or ()), *(body.get("initContainers") or ())):
-            yield from _bounds("Container", item, _amounts(container))
+            yield from _bounds("Container", item, container_amounts(container))
     for item in _items(spec, "Pod"):
         yield from _bounds("Pod", item, (pod_total(body, "requests"), pod_total(body, "limits")))
-
-
-def _amounts(container: Amounts) -> tuple[Amounts, Amounts]:
-    resources = container.get("resources") or {}
-    limits = resources.get("limits") or {}
-    # As defaulting does: a limit without a request is the request too.
-    return {**limits, **(resources.get("requests") or {})}, limits
 
 
 def _bounds(kind: str, item: Amounts, amounts: tuple[Amounts, Amounts]) -> Iterator[str]:
@@ -172,44 +164,3 @@ def _ratio(kind: str, name: str, bound: Any, amounts: tuple[Amounts, Amounts]) -
 
 def _show(amount: Any) -> str:
     return quantity.canonical(amount)
-
-
-def pod_total(spec: Amounts, part: str) -> dict[str, str]:
-    """
-    What all containers of a pod ask for together: ``requests`` or ``limits``.
-
-    Sidecars add up; an init container runs alone beside the sidecars before it, so
-    the largest of those moments counts too. Pod-level resources override; KEP-753, KEP-2837.
-    """
-    running: dict[str, list[Any]] = {}
-    for container in spec.get("containers") or ():
-        _add(running, container, part)
-    sidecars: dict[str, list[Any]] = {}
-    peaks: dict[str, str] = {}
-    for container in spec.get("initContainers") or ():
-        moment = {name: list(values) for name, values in sidecars.items()}
-        _add(moment, container, part)
-        if container.get("restartPolicy") == "Always":
-            _add(sidecars, container, part)
-            _add(running, container, part)
-        peaks = _larger(peaks, _sums(moment))
-    total = _larger(_sums(running), peaks)
-    return total | dict((spec.get("resources") or {}).get(part) or {})
-
-
-def _add(into: dict[str, list[Any]], container: Amounts, part: str) -> None:
-    requests, limits = _amounts(container)
-    for name, value in (requests if part == "requests" else limits).items():
-        into.setdefault(name, []).append(value)
-
-
-def _sums(amounts: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    return {name: quantity.total(list(values)) for name, values in amounts.items()}
-
-
-def _larger(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
-    larger = dict(a)
-    for name, value in b.items():
-        if name not in larger or quantity.compare(value, larger[name]) > 0:
-            larger[name] = value
-    return larger

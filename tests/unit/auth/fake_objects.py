@@ -98,7 +98,7 @@ class Writer:
         return self._objects.put(resource, _stored(body, "1"))
 
     async def update(self, resource: Resource, body: Object, *, subresource: str = "") -> Object:
-        assert not subresource
+        assert subresource in {"", "status"}
         metadata = body["metadata"]
         seen = self._objects.get(resource, metadata.get("namespace", ""), metadata["name"])
         if seen is None:

@@ -13,7 +13,7 @@ from controlplane.api.admission.defaults import (
     StorageObjectInUseProtection,
     TaintNodesByCondition,
 )
-from controlplane.api.admission.limit_ranger import LimitRanger, pod_total
+from controlplane.api.admission.limit_ranger import LimitRanger
 from controlplane.api.admission.namespace_lifecycle import NamespaceLifecycle
 from controlplane.api.admission.scheduling import (
     PRIORITY_CLASSES,
@@ -26,6 +26,7 @@ from controlplane.api.admission.service_account import ServiceAccount
 from controlplane.api.base import Admission, AdmissionRequest, Operation, User
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Kind, Resource
+from controlplane.objects.pod_totals import pod_total
 from controlplane.objects.resources import (
     INGRESS_CLASSES,
     INGRESSES,
