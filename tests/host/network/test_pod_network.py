@@ -12,6 +12,7 @@ import pytest
 
 from controlplane.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
 from node.config import Config
+from node.host import sysctl
 from node.host.nft import Nft, has_table
 from node.network.apply import PodNetwork
 from node.network.cni import FILE_NAME, find_plugins
@@ -155,7 +156,10 @@ async def test_services_work_on_a_node_without_a_default_route(machine: Machine)
 async def test_strangers_do_not_reach_what_listens_on_the_loopback_address(
     machine: Machine,
 ) -> None:
+    near = machine.neighbour.path
+    sysctl.ensure("net.ipv4.conf.all.route_localnet", "1", netns=near)  # to hear the answer
     machine.neighbour.ip("link", "set", "lo", "down")
+    machine.neighbour.ip("addr", "flush", "dev", "lo")
     machine.neighbour.ip("route", "add", "127.0.0.0/8", "via", "192.0.2.1")
     async with running(machine, node()), Server(machine.node, "private", 7777):
         assert (await ask_tcp(machine.node, "127.0.0.1", 7777)).startswith("private")
