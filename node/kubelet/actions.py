@@ -96,30 +96,29 @@ async def _http(wanted: Mapping[str, Any], target: Target) -> str:
     headers = {h["name"]: h["value"] for h in wanted.get("httpHeaders", ())}
     try:
         async with asyncio.timeout(target.limit):
-            status, body = await _follow(scheme, host, port, path, headers)
+            status = await _follow((scheme, host, port), path, headers)
     except TimeoutError:
         url = f"{scheme}://{_bracket(host)}:{port}{path}"
-        return f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+        why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        return f'Get "{url}": {why}'
     except (OSError, ValueError, asyncio.IncompleteReadError) as err:
         url = f"{scheme}://{_bracket(host)}:{port}{path}"
         return f'Get "{url}": {err}'
     if 200 <= status < 400:
         return ""
-    del body
     return f"HTTP probe failed with statuscode: {status}"
 
 
-async def _follow(
-    scheme: str, host: str, port: int, path: str, headers: Mapping[str, str]
-) -> tuple[int, bytes]:
+async def _follow(where: tuple[str, str, int], path: str, headers: Mapping[str, str]) -> int:
     """Redirects within the host are followed; one that leads elsewhere counts as success."""
+    scheme, host, port = where
     for _ in range(_REDIRECTS):
-        status, location, body = await _get((scheme, host, port), path, headers)
+        status, location = await _get((scheme, host, port), path, headers)
         if not (300 <= status < 400 and location):
-            return status, body
+            return status
         following = urlsplit(location)
         if following.hostname and following.hostname != host:
-            return status, body
+            return status
         scheme = following.scheme or scheme
         port = following.port or (port if not following.hostname else _DEFAULT[scheme])
         path = following.path or "/"
@@ -137,8 +136,8 @@ def _bracket(host: str) -> str:
 
 async def _get(
     where: tuple[str, str, int], path: str, headers: Mapping[str, str]
-) -> tuple[int, str, bytes]:
-    """(status, Location, the first bytes of the body); one connection for one request."""
+) -> tuple[int, str]:
+    """(status, Location); one connection for one request, the body is left unread."""
     scheme, host, port = where
     given = {name.lower(): value for name, value in headers.items()}
     sent = {
@@ -161,7 +160,7 @@ async def _get(
             name, _, value = line.partition(":")
             if name.lower() == "location":
                 location = value.strip()
-        return status, location, await reader.read(_MOST)
+        return status, location
     finally:
         writer.close()
 

@@ -19,6 +19,7 @@ from controlplane.client.base import Object, Reads, Unreachable
 from controlplane.objects.errors import StatusError
 from node.cri.base import (
     ContainerConfig,
+    Image,
     Mount,
     NotFound,
     Runtime,
@@ -42,6 +43,7 @@ from node.kubelet.images import ImageProblem, Images
 from node.kubelet.plan import (
     MakeSandbox,
     Remove,
+    RemoveSandbox,
     Run,
     Step,
     Stop,
@@ -79,6 +81,16 @@ class Parts:
     handler_of: Callable[[Object], Awaitable[str]]  # the runtime handler of a RuntimeClass
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a container starts."""
+
+    pod: Object
+    view: PodView
+    sandbox: SandboxConfig
+    about: Object  # the pod with the container's field path, for events
+
+
 class Failed(Exception):
     """The steps that follow make no sense now; why is in the memory already."""
 
@@ -110,6 +122,9 @@ class Hands:
             case Remove():
                 with contextlib.suppress(NotFound):
                     await runtime.remove_container(step.id)
+            case RemoveSandbox():
+                with contextlib.suppress(NotFound):
+                    await runtime.remove_sandbox(step.id)
 
     # -- the sandbox
 
@@ -163,17 +178,18 @@ class Hands:
             )
         await self._gate(pod, step.sandbox_id)
         sandbox = await self._config(pod, view.sandbox.attempt if view.sandbox else 0)
+        place = _Place(pod, view, sandbox, about)
         try:
             image = await self._parts.images.ensure(pod, container, about, sandbox)
         except ImageProblem as err:
             self._image_problem(container, about, err)
             return
         try:
-            config = await self._describe(step, pod, container, image, view)
+            config = await self._describe(step, container, image, place)
         except (ConfigError, ValueError, OSError, Waiting) as err:
             self._problem(step.name, about, "CreateContainerConfigError", err)
             return
-        await self._start(step, pod, container, config, (sandbox, about, view))
+        await self._start(step, container, config, place)
 
     async def _gate(self, pod: Object, sandbox_id: str) -> None:
         if self._covered == sandbox_id:
@@ -195,8 +211,9 @@ class Hands:
         self._covered = sandbox_id
 
     async def _describe(
-        self, step: Run, pod: Object, container: Mapping[str, Any], image: Any, view: PodView
+        self, step: Run, container: Mapping[str, Any], image: Image, place: "_Place"
     ) -> ContainerConfig:
+        pod, view = place.pod, place.view
         parts, ready = self._parts, self.ready or await self.prepare(pod, view.ips)
         data = {}
         for kind, name in env.references(container):
@@ -217,7 +234,7 @@ class Hands:
         given = spec.Given(
             image=image, env=values, mounts=(*own, *extra), devices=devices, target=target
         )
-        return spec.container_config(pod, container, step.attempt, given, parts.settings)
+        return spec.container_config(pod, container, step.attempt, given, settings=parts.settings)
 
     def _target(self, container: Mapping[str, Any], view: PodView) -> str:
         name = container.get("targetContainerName")
@@ -246,16 +263,11 @@ class Hands:
         return tuple(out)
 
     async def _start(
-        self,
-        step: Run,
-        pod: Object,
-        container: Mapping[str, Any],
-        config: ContainerConfig,
-        made: tuple[SandboxConfig, Object, PodView],
+        self, step: Run, container: Mapping[str, Any], config: ContainerConfig, place: "_Place"
     ) -> None:
-        parts, (sandbox, about, view) = self._parts, made
+        parts, about = self._parts, place.about
         try:
-            id_ = await parts.runtime.create_container(step.sandbox_id, config, sandbox)
+            id_ = await parts.runtime.create_container(step.sandbox_id, config, place.sandbox)
         except RuntimeFailure as err:
             self._problem(step.name, about, "CreateContainerError", err)
             return
@@ -268,7 +280,7 @@ class Hands:
         self._memory.problems.pop(step.name, None)
         parts.recorder.record(about, "Normal", "Started", "Container started")
         hook = (container.get("lifecycle") or {}).get("postStart")
-        if hook and (problem := await self._hook(hook, id_, container, view)):
+        if hook and (problem := await self._hook(hook, id_, container, place.view)):
             parts.recorder.record(
                 about, "Warning", "FailedPostStartHook", f"PostStartHook failed: {problem}"
             )
@@ -354,7 +366,8 @@ class Hands:
 def _grace_for(step: Stop, pod: Object) -> int:
     """A failed probe may have a grace period of its own."""
     default = int(pod["spec"].get("terminationGracePeriodSeconds", 30))
-    container = next((c for c in all_containers(pod) if c["name"] == step.seen.status.name), {})
+    name = step.seen.status.name
+    container: Mapping[str, Any] = next((c for c in all_containers(pod) if c["name"] == name), {})
     for kind in ("livenessProbe", "startupProbe"):
         own = (container.get(kind) or {}).get("terminationGracePeriodSeconds")
         if own is not None and kind.removesuffix("Probe") in step.why:

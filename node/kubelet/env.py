@@ -55,7 +55,8 @@ def field(pod: Object, path: str, settings: Settings, ips: Iterable[str] = ()) -
             return addresses[0] if addresses else ""
         case "status.podIPs":
             return ",".join(addresses)
-    raise ConfigError(f"unsupported fieldPath: {path}")
+        case _:
+            raise ConfigError(f"unsupported fieldPath: {path}")
 
 
 def format_map(values: Mapping[str, str]) -> str:

@@ -34,10 +34,10 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def mount(source: str, target: Path, kind: str, flags: int, options: str = "") -> None:
+def mount(source: str, target: Path, kind: str, *, flags: int = 0, options: str = "") -> None:
     """Raise OSError as mount(2) says."""
-    arguments = [source.encode(), os.fsencode(target), kind.encode(), flags, options.encode()]
-    if _libc().mount(*arguments[:3], ctypes.c_ulong(flags), arguments[4]) != 0:
+    where, what = os.fsencode(target), kind.encode()
+    if _libc().mount(source.encode(), where, what, ctypes.c_ulong(flags), options.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
 
@@ -188,7 +188,7 @@ def bind_subpath(volume: Path, subpath: str, target: Path, *, readonly: bool) ->
             target.mkdir(exist_ok=True)
         else:
             target.touch()
-        mount(f"/proc/self/fd/{descriptor}", target, "", MS_BIND | MS_REC)
+        mount(f"/proc/self/fd/{descriptor}", target, "", flags=MS_BIND | MS_REC)
     return target
 
 

@@ -7,8 +7,8 @@ logging format, KEP-2845 and the pods/log API.
 """
 
 import asyncio
-import gzip
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,19 +60,6 @@ def _shown(line: Line, wanted: Wanted, *, fresh: bool) -> bytes:
     """``fresh``: a new line begins here; its continuation carries no time of its own."""
     text = line.text if line.partial else line.text + b"\n"
     return line.time + b" " + text if wanted.timestamps and fresh else text
-
-
-def rotated(path: Path) -> list[Path]:
-    """The older files of a log, the oldest first."""
-    return sorted(path.parent.glob(f"{path.name}.*"))
-
-
-def _raw_lines(path: Path) -> Iterator[bytes]:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
-        for raw in file:
-            if raw.endswith(b"\n"):
-                yield raw[:-1]
 
 
 def tail_offset(path: Path, lines: int, wanted: Wanted) -> int:
@@ -183,8 +170,6 @@ class _Reader:
         except OSError:
             return False
         if self._file is not None:
-            import os
-
             own = os.fstat(self._file.fileno())
             if (own.st_dev, own.st_ino) == (now.st_dev, now.st_ino):
                 return False

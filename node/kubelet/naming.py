@@ -35,6 +35,8 @@ def parse_resolv_conf(text: str) -> ResolvConf:
                 searches = tuple(word if word == "." else word.rstrip(".") for word in words[1:])
             case ["options"]:
                 options = tuple(words[1:])
+            case _:
+                pass
     return ResolvConf(tuple(servers), searches, options)
 
 

@@ -80,9 +80,7 @@ class NodeAgent:
         status = await self._status()
         await self._report(status)
         await self._renew()
-        return any(
-            c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"]
-        )
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
 
     # -- the object
 
@@ -286,7 +284,11 @@ def _addresses(config: Config) -> list[dict[str, str]]:
 
 def _pressure(has: bool, reason: str, word: str) -> tuple[str, str, str]:
     if has:
-        return "True", f"KubeletHasInsufficient{reason}", f"kubelet has insufficient {word} available"
+        return (
+            "True",
+            f"KubeletHasInsufficient{reason}",
+            f"kubelet has insufficient {word} available",
+        )
     return "False", f"KubeletHasSufficient{reason}", f"kubelet has sufficient {word} available"
 
 

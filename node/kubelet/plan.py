@@ -75,7 +75,12 @@ class Remove:
     name: str
 
 
-Step = MakeSandbox | StopSandbox | Run | Stop | StopAll | Remove
+@dataclass(frozen=True, slots=True)
+class RemoveSandbox:
+    id: str
+
+
+Step = MakeSandbox | StopSandbox | Run | Stop | StopAll | Remove | RemoveSandbox
 
 
 @dataclass(slots=True)
@@ -89,35 +94,46 @@ class Plan:
         self.again_at = at if self.again_at is None else min(self.again_at, at)
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What one call decides about; ``made`` is what it has decided so far."""
+
+    pod: Object
+    view: PodView
+    memory: Memory
+    now: datetime
+    made: Plan
+
+
 def plan(pod: Object, view: PodView, memory: Memory, now: datetime) -> Plan:
     made = Plan()
-    if why := _must_stop(pod, view, memory, now):
-        _stop(pod, view, why, made)
+    case = _Case(pod, view, memory, now, made)
+    if _must_stop(case):
+        _stop(case)
         return made
     if (limit := deadline(pod)) is not None:
         made.later(limit)
     made.steps += _leftovers(view)
     if view.sandbox is None:
-        _sandbox(pod, view, memory, made, now)
-        return made
-    _containers(pod, view, memory, made, now)
+        _sandbox(case)
+    else:
+        _containers(case)
     return made
 
 
-def _must_stop(pod: Object, view: PodView, memory: Memory, now: datetime) -> str:
-    if "deletionTimestamp" in pod["metadata"] or memory.evicted is not None:
-        return "Stopping container {name}"
-    limit = deadline(pod)
-    if limit is not None and now >= limit:
-        return "Stopping container {name}"
-    if is_terminal(pod) or is_finished(pod, view):
-        return "Stopping container {name}"
-    return ""
+def _must_stop(case: _Case) -> bool:
+    if "deletionTimestamp" in case.pod["metadata"] or case.memory.evicted is not None:
+        return True
+    limit = deadline(case.pod)
+    if limit is not None and case.now >= limit:
+        return True
+    return is_terminal(case.pod) or is_finished(case.pod, case.view)
 
 
-def _stop(pod: Object, view: PodView, why: str, made: Plan) -> None:
+def _stop(case: _Case) -> None:
+    view, made = case.view, case.made
     if view.alive:
-        made.steps.append(StopAll(grace_of(pod), why))
+        made.steps.append(StopAll(grace_of(case.pod), "Stopping container {name}"))
         return
     ready = [StopSandbox(s.id) for s in view.sandboxes if s.ready]
     made.steps += ready
@@ -126,99 +142,90 @@ def _stop(pod: Object, view: PodView, why: str, made: Plan) -> None:
 
 def _leftovers(view: PodView) -> Iterator[Step]:
     """Sandboxes that a newer one replaced, and dead containers beyond those kept."""
-    for sandbox in view.sandboxes[1:]:
-        if sandbox.ready:
-            yield StopSandbox(sandbox.id)
     count: dict[str, int] = {}
+    used = set()
     for seen in view.containers:
         name = seen.status.name
         count[name] = count.get(name, 0) + 1
         if count[name] > _KEPT and not seen.running:
             yield Remove(seen.status.id, name)
+        else:
+            used.add(seen.sandbox_id)
+    for sandbox in view.sandboxes[1:]:
+        if sandbox.ready:
+            yield StopSandbox(sandbox.id)
+        elif sandbox.id not in used:
+            yield RemoveSandbox(sandbox.id)
 
 
-def _sandbox(pod: Object, view: PodView, memory: Memory, made: Plan, now: datetime) -> None:
+def _sandbox(case: _Case) -> None:
+    view, made, problem = case.view, case.made, case.memory.pod_problem
     if view.alive:
         why = "Pod sandbox changed, it will be killed and re-created."
-        made.steps.append(StopAll(grace_of(pod), why))
-        return
-    problem = memory.pod_problem
-    if problem is not None and now < problem.retry_at:
+        made.steps.append(StopAll(grace_of(case.pod), why))
+    elif problem is not None and case.now < problem.retry_at:
         made.later(problem.retry_at)
-        return
-    attempt = view.sandboxes[0].attempt + 1 if view.sandboxes else 0
-    made.steps.append(MakeSandbox(attempt))
+    else:
+        attempt = view.sandboxes[0].attempt + 1 if view.sandboxes else 0
+        made.steps.append(MakeSandbox(attempt))
 
 
-def _containers(pod: Object, view: PodView, memory: Memory, made: Plan, now: datetime) -> None:
-    spec = pod["spec"]
-    _ephemeral(pod, view, memory, made, now)
+def _containers(case: _Case) -> None:
+    spec, view = case.pod["spec"], case.view
+    for container in spec.get("ephemeralContainers", ()):
+        if view.latest(container["name"]) is None:  # started once and never again
+            _start(container, case)
     begun = any(view.current(c["name"]) for c in spec["containers"])
     for container in spec.get("initContainers", ()):
         if begun and not is_sidecar(container):
             continue
-        done = _init(pod, container, view, memory, made, now)
-        if not done and not begun:
+        if not _init(container, case) and not begun:
             return
     for container in spec["containers"]:
-        _regular(pod, container, view, memory, made, now)
+        _regular(container, case)
 
 
-def _init(
-    pod: Object,
-    container: Mapping[str, Any],
-    view: PodView,
-    memory: Memory,
-    made: Plan,
-    now: datetime,
-) -> bool:
+def _init(container: Mapping[str, Any], case: _Case) -> bool:
     """May the next container start?"""
-    seen = view.current(container["name"])
-    if not is_sidecar(container) and seen is not None and seen.exited:
-        if seen.status.exit_code == 0:
-            return True
-    elif seen is not None and seen.running and not is_sidecar(container):
-        return False
-    _regular(pod, container, view, memory, made, now)
-    return is_sidecar(container) and seen is not None and is_started(container, seen, memory)
+    seen = case.view.current(container["name"])
+    if is_sidecar(container):
+        _regular(container, case)
+        return seen is not None and is_started(container, seen, case.memory)
+    if seen is not None and seen.exited and seen.status.exit_code == 0:
+        return True
+    if seen is None or not seen.running:
+        _regular(container, case, fresh=seen is None)
+    return False
 
 
-def _regular(
-    pod: Object,
-    container: Mapping[str, Any],
-    view: PodView,
-    memory: Memory,
-    made: Plan,
-    now: datetime,
-) -> None:
-    name = container["name"]
-    seen, current = view.latest(name), view.current(name)
+def _regular(container: Mapping[str, Any], case: _Case, *, fresh: bool = False) -> None:
+    """``fresh``: what an earlier sandbox had of it does not count, as for init containers."""
+    name, made = container["name"], case.made
+    seen, current = case.view.latest(name), case.view.current(name)
     if current is not None and current.running:
-        if why := _unwanted(container, current, memory):
+        if why := _unwanted(container, current, case.memory):
             made.steps.append(Stop(current, why))
         return
-    if seen is not None and seen.exited and not may_restart(pod, container, seen.status.exit_code):
-        return
-    if seen is not None and seen.exited:
-        backoff = memory.restarts.get(name)
-        due = moment(seen.status.finished_at) + backoff.delay if backoff else now
-        if now < due and backoff is not None:
-            made.later(due)
-            made.waiting[name] = _crash_loop(pod, name, backoff)
+    if seen is not None and seen.exited and not fresh:
+        if not may_restart(case.pod, container, seen.status.exit_code):
             return
-    _start(container, view, memory, made, now)
+        backoff = case.memory.restarts.get(name)
+        if backoff is not None:
+            due = moment(seen.status.finished_at) + backoff.delay
+            if case.now < due:
+                made.later(due)
+                made.waiting[name] = _crash_loop(case.pod, name, backoff)
+                return
+    _start(container, case)
 
 
-def _start(
-    container: Mapping[str, Any], view: PodView, memory: Memory, made: Plan, now: datetime
-) -> None:
-    name = container["name"]
-    problem = memory.problems.get(name)
-    if problem is not None and now < problem.retry_at:
+def _start(container: Mapping[str, Any], case: _Case) -> None:
+    name, view, made = container["name"], case.view, case.made
+    problem = case.memory.problems.get(name)
+    if problem is not None and case.now < problem.retry_at:
         made.later(problem.retry_at)
         made.waiting[name] = Waiting(problem.reason, problem.message)
-        return
-    if view.sandbox is not None:
+    elif view.sandbox is not None:
         seen = view.latest(name)
         attempt = seen.status.attempt + 1 if seen is not None else 0
         made.steps.append(Run(name, attempt, view.sandbox.id))
@@ -231,13 +238,6 @@ def _unwanted(container: Mapping[str, Any], seen: Seen, memory: Memory) -> str:
     if known and known != container_hash(container):
         return "Container {name} definition changed, will be restarted"
     return ""
-
-
-def _ephemeral(pod: Object, view: PodView, memory: Memory, made: Plan, now: datetime) -> None:
-    """Started once and never again."""
-    for container in pod["spec"].get("ephemeralContainers", ()):
-        if view.latest(container["name"]) is None:
-            _start(container, view, memory, made, now)
 
 
 def _crash_loop(pod: Object, name: str, backoff: Backoff) -> Waiting:

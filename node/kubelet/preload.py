@@ -98,7 +98,10 @@ class Preloader:
 
     async def _ctr(self, *arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            *self._base(), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *self._base(),
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             output, errors = await process.communicate()

@@ -25,6 +25,7 @@ class Probes:
     def __init__(
         self,
         group: asyncio.TaskGroup,
+        *,
         runtime: Runtime,
         recorder: Recorder,
         clock: Clock,

@@ -68,11 +68,9 @@ def quota(milli_cpu: int) -> int:
 def oom_score_adj(pod: Object, container: Mapping[str, Any], memory: int) -> int:
     if pod["spec"].get("priority", 0) >= _NODE_CRITICAL:
         return _GUARANTEED_OOM
-    match qos_class(pod):
-        case "Guaranteed":
-            return _GUARANTEED_OOM
-        case "BestEffort":
-            return _BEST_EFFORT_OOM
+    qos = qos_class(pod)
+    if qos != "Burstable":
+        return _GUARANTEED_OOM if qos == "Guaranteed" else _BEST_EFFORT_OOM
     score = _score(request(container, "memory"), memory)
     if is_sidecar(container):
         # A sidecar must not be killed before the containers that it serves.
@@ -88,15 +86,12 @@ def _score(asked: int, memory: int) -> int:
 
 def hugepages(limits: Mapping[str, str]) -> dict[str, int]:
     """``hugepages-2Mi`` of the API is ``2MB`` for the kernel."""
-    sizes = {
-        name.removeprefix("hugepages-")
-        .replace("Mi", "MB")
-        .replace("Gi", "GB")
-        .replace("Ki", "KB"): (quantity.value(text))
-        for name, text in limits.items()
-        if name.startswith("hugepages-")
-    }
-    return sizes
+    out = {}
+    for name, text in limits.items():
+        if name.startswith("hugepages-"):
+            size = name.removeprefix("hugepages-").removesuffix("i")
+            out[f"{size}B"] = quantity.value(text)
+    return out
 
 
 def of_container(pod: Object, container: Mapping[str, Any], settings: Settings) -> Resources:

@@ -58,9 +58,9 @@ class Kubelet:
         client: Client,
         reads: Reads,
         feed: Feed,
+        *,
         runtime: Runtime,
         clock: Clock,
-        *,
         gate: Gate | None = None,
         cgroup_root: str = "",
     ) -> None:
@@ -77,7 +77,7 @@ class Kubelet:
         self._owners: dict[str, str] = {}
         self._unclaimed: dict[str, str] = {}  # ids of unknown owners that ended, oldest first
         self.runtime_error = "container runtime is down"  # "" when it answers
-        self._on_runtime: list[Callable[[], None]] = []
+        self.on_runtime: list[Callable[[], None]] = []  # called when the runtime comes or goes
         self._group: asyncio.TaskGroup | None = None
         self._parts: Parts | None = None
         self.started_at = meta.rfc3339(clock())
@@ -88,10 +88,6 @@ class Kubelet:
         if self._parts is None:
             raise RuntimeUnavailable("the container runtime has not answered yet")
         return self._parts.settings
-
-    def on_runtime(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` whenever the runtime comes or goes."""
-        self._on_runtime.append(tell)
 
     def worker_of(self, namespace: str, name: str) -> Worker | None:
         """The newest pod of that name on this node."""
@@ -183,9 +179,9 @@ class Kubelet:
             # A namesake: the old one was deleted while we were not told.
             if key_of(worker.pod) == key_of(new) and worker.uid != uid_of(new):
                 worker.remove()
-        worker = self.workers.get(uid_of(new))
-        if worker is not None:
-            worker.update(new)
+        known = self.workers.get(uid_of(new))
+        if known is not None:
+            known.update(new)
         else:
             self._begin(new)
 
@@ -281,7 +277,7 @@ class Kubelet:
         changed = error != self.runtime_error
         self.runtime_error = error
         if changed:
-            for tell in self._on_runtime:
+            for tell in self.on_runtime:
                 tell()
 
 

@@ -145,7 +145,9 @@ class KubeletServer:
         worker, name = self._worker(request), request.match_info["container"]
         seen = worker.view.latest(name)
         if seen is None or not seen.running:
-            raise web.HTTPNotFound(text=f'unable to upgrade connection: container not found ("{name}")')
+            raise web.HTTPNotFound(
+                text=f'unable to upgrade connection: container not found ("{name}")'
+            )
         return worker, seen
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:

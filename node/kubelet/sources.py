@@ -118,6 +118,8 @@ class Sources:
                     self._set(reference, event.object)
                 case "DELETED":
                     self._set(reference, None)
+                case _:
+                    pass
 
     def _set(self, reference: Reference, value: Object | None) -> None:
         followed = self._followed.get(reference)

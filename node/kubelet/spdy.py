@@ -1,5 +1,5 @@
 """
-A small SPDY/3.1 client: what containerd's streaming server speaks for exec, attach and port-forward.
+A small SPDY/3.1 client: what containerd's streaming server speaks for exec and attach.
 
 Only what those need: streams that we open, data both ways, half close, ping. There is no
 flow control on either side (the server's library has none), so TCP's own is used.
@@ -53,7 +53,7 @@ class SpdyError(Exception):
 
 
 class Stream:
-    """One stream that we opened. Reading ends at the server's FIN, a reset, or the connection's end."""
+    """One that we opened. Reading ends at the server's FIN, a reset, or the connection's end."""
 
     def __init__(self, owner: "Connection", number: int) -> None:
         self._owner = owner

@@ -162,6 +162,7 @@ def sandbox_config(
     pod: Object,
     attempt: int,
     settings: Settings,
+    *,
     machine: naming.ResolvConf,
     handler: str = "",
 ) -> SandboxConfig:
@@ -209,17 +210,21 @@ def _user(pod: Object, container: Mapping[str, Any], image: Image) -> tuple[int 
     if uid is None and not image.username:
         uid = 0
     if not_root:
-        _check_not_root(wanted, uid, image, container["name"], pod)
+        _check_not_root(wanted, uid, image, _where(pod, container))
     if wanted is not None:
         return wanted, ""
     return (uid, "") if uid is not None else (None, image.username)
 
 
-def _check_not_root(
-    wanted: int | None, uid: int | None, image: Image, name: str, pod: Object
-) -> None:
-    where = f'(pod: "{pod["metadata"]["name"]}_{pod["metadata"]["namespace"]}({uid_of(pod)})", '
-    where += f"container: {name})"
+def _where(pod: Object, container: Mapping[str, Any]) -> str:
+    meta = pod["metadata"]
+    return (
+        f'(pod: "{meta["name"]}_{meta["namespace"]}({meta["uid"]})", '
+        f"container: {container['name']})"
+    )
+
+
+def _check_not_root(wanted: int | None, uid: int | None, image: Image, where: str) -> None:
     if wanted == 0:
         raise ConfigError(f"container's runAsUser breaks non-root policy {where}")
     if uid is None and image.username:
@@ -262,7 +267,7 @@ def _security_context(pod: Object, container: Mapping[str, Any], given: Given) -
 
 
 def container_config(
-    pod: Object, container: Mapping[str, Any], attempt: int, given: Given, settings: Settings
+    pod: Object, container: Mapping[str, Any], attempt: int, given: Given, *, settings: Settings
 ) -> ContainerConfig:
     """Raise :class:`ConfigError` for what the pod's own rules forbid."""
     name = container["name"]

@@ -246,9 +246,9 @@ def _ended(pod: Object, out: Mapping[str, Any], *, deleting: bool) -> str:
     return "Succeeded" if not any(codes) else "Failed"
 
 
-def _terminated(out: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _terminated(out: Mapping[str, Any]) -> list[dict[str, Any]]:
     """With a container in back-off, how it ended is its last state."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for status in out["containerStatuses"]:
         ended = status["state"].get("terminated") or status["lastState"].get("terminated")
         shown.append({"state": {"terminated": ended or {"exitCode": 0}}})
@@ -394,8 +394,9 @@ def patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
                 out[key] = _merge_ips(before or (), after or ())
             case "reason" | "message" | "containerStatuses" | "initContainerStatuses":
                 out[key] = after
-            case _ if key in new:
-                out[key] = after
+            case _:
+                if key in new:
+                    out[key] = after
     return out
 
 

@@ -222,7 +222,7 @@ async def relay(request: web.Request, url: str) -> web.StreamResponse:
     if transport is None:
         return web.Response(status=400)
     incoming = _Incoming(transport)
-    request.protocol.set_parser(incoming)
+    request.protocol.set_parser(incoming)  # type: ignore[arg-type]
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port or 80)
     path = where.path + (f"?{where.query}" if where.query else "")

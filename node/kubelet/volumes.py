@@ -8,7 +8,7 @@ hostPath or local volumes. Everything else is refused by name with a FailedMount
 import asyncio
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,12 @@ class Ready:
 
 
 def _kind(volume: Mapping[str, Any]) -> str:
-    return next((key for key in volume if key != "name"), "emptyDir")
+    return next((str(key) for key in volume if key != "name"), "emptyDir")
 
 
 def _folder(pod: Object, settings: Settings, volume: Mapping[str, Any]) -> Path:
     top = settings.pods_dir / uid_of(pod) / "volumes"
-    return top / f"kubernetes.io~{_PLUGIN[_kind(volume)]}" / volume["name"]
+    return top / f"kubernetes.io~{_PLUGIN[_kind(volume)]}" / str(volume["name"])
 
 
 def fs_group(pod: Object) -> int | None:
@@ -140,13 +140,13 @@ class Volumes:
         refresh: list[float] = []
         for part in parts:
             for what, details in part.items():
-                payload |= await self._part(pod, what, details, mode, refresh)
+                payload |= await self._part(pod, what, details, mode, refresh=refresh)
         path = _folder(pod, self._settings, volume)
         await asyncio.to_thread(files.write_payload, path, payload, fs_group(pod))
         return path, min(refresh, default=None)
 
     async def _part(
-        self, pod: Object, what: str, details: Mapping[str, Any], mode: int, refresh: list[float]
+        self, pod: Object, what: str, details: Mapping[str, Any], mode: int, *, refresh: list[float]
     ) -> dict[str, File]:
         match what:
             case "configMap" | "secret":
@@ -276,7 +276,7 @@ def _empty_dir(path: Path, source: Mapping[str, Any], group: int | None) -> None
     medium = source.get("medium", "")
     if medium == "Memory":
         size = f"size={quantity.value(source['sizeLimit'])}" if source.get("sizeLimit") else ""
-        files.mount("tmpfs", path, "tmpfs", 0, size)
+        files.mount("tmpfs", path, "tmpfs", options=size)
     elif medium:
         raise ValueError(f"Pinnace does not support emptyDir with medium {medium}")
     path.chmod(0o777)
@@ -286,30 +286,26 @@ def _empty_dir(path: Path, source: Mapping[str, Any], group: int | None) -> None
 
 
 def _host_path(path: Path, type_: str) -> None:
-    """Check, or make, what a hostPath says it is."""
-    match type_:
-        case "":
-            # containerd makes what is missing; a folder, as kubelet has it.
-            return
-        case "DirectoryOrCreate":
-            path.mkdir(parents=True, exist_ok=True)
-        case "FileOrCreate":
-            path.touch()
-        case _ if not path.exists():
-            raise ValueError(f"hostPath type check failed: {path} is not a {_NAMES[type_]}")
-    tests = {
-        "Directory": Path.is_dir,
-        "DirectoryOrCreate": Path.is_dir,
-        "File": Path.is_file,
-        "FileOrCreate": Path.is_file,
-        "Socket": Path.is_socket,
-        "CharDevice": Path.is_char_device,
-        "BlockDevice": Path.is_block_device,
-    }
-    if not tests[type_](path):
+    """Check, or make, what a hostPath says it is; without a type containerd makes a folder."""
+    if not type_:
+        return
+    if type_ == "DirectoryOrCreate":
+        path.mkdir(parents=True, exist_ok=True)
+    elif type_ == "FileOrCreate" and not path.exists():
+        path.touch()
+    if not _TESTS[type_](path):
         raise ValueError(f"hostPath type check failed: {path} is not a {_NAMES[type_]}")
 
 
+_TESTS: Mapping[str, Callable[[Path], bool]] = {
+    "Directory": Path.is_dir,
+    "DirectoryOrCreate": Path.is_dir,
+    "File": Path.is_file,
+    "FileOrCreate": Path.is_file,
+    "Socket": Path.is_socket,
+    "CharDevice": Path.is_char_device,
+    "BlockDevice": Path.is_block_device,
+}
 _NAMES = {
     "Directory": "directory",
     "DirectoryOrCreate": "directory",

@@ -60,7 +60,13 @@ class Worker:
         self.removed = False  # the object is gone from the API
         self.status: Mapping[str, Any] = pod.get("status", {})  # as last written
         self._hands = Hands(parts, self.memory)
-        self._probes = Probes(group, parts.runtime, parts.recorder, parts.clock, self.wake)
+        self._probes = Probes(
+            group,
+            runtime=parts.runtime,
+            recorder=parts.recorder,
+            clock=parts.clock,
+            wake=self.wake,
+        )
         self._wake = asyncio.Event()
         self._dirty = True  # the runtime may have changed
         self._stale = False  # volumes have to be brought up to date

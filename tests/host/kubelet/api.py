@@ -81,7 +81,7 @@ class Api:
 
     # -- what the kubelet does
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object:  # type: ignore[override]
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         try:
             return self._objects[resource, namespace, name]
         except KeyError:
@@ -130,7 +130,7 @@ class Api:
         name: str,
         *,
         body: Any,
-        type: PatchType = PatchType.MERGE,
+        type: PatchType = PatchType.MERGE,  # noqa: A002
         subresource: str = "",
         options: Mapping[str, str] | None = None,
     ) -> Object:

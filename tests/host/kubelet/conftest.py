@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import contextlib
+import inspect
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -92,8 +93,8 @@ class Node:
             ApiClient(self.api),
             ApiReads(self.api),
             self.api,
-            runtime,
-            lambda: datetime.now(UTC),
+            runtime=runtime,
+            clock=lambda: datetime.now(UTC),
             cgroup_root=self.containerd.cgroup,
         )
         self._stop = asyncio.Event()
@@ -109,9 +110,8 @@ class Node:
     async def idle(self, seconds: float = 10) -> None:
         """Until every worker is done: nothing of any pod is left."""
         if self.kubelet is not None:
-            async with asyncio.timeout(seconds):
-                while self.kubelet.workers:
-                    await asyncio.sleep(0.02)
+            kubelet = self.kubelet
+            await until(lambda: not kubelet.workers, seconds)
 
     def status(self, name: str) -> dict[str, Any]:
         return self.api.pod(name)["status"]  # type: ignore[no-any-return]
@@ -159,9 +159,17 @@ async def _sweep(node: Node) -> None:
             pod["metadata"]["deletionGracePeriodSeconds"] = 0
             node.api.remove(PODS, namespace, name)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(20):
-            while node.kubelet.workers:
-                await asyncio.sleep(0.02)
+        await node.idle(20)
+
+
+async def until(holds: Callable[[], Any], seconds: float = 10) -> None:
+    """For what no event tells of: the inside of the kubelet, a port, a file."""
+    async with asyncio.timeout(seconds):
+        while True:
+            result = holds()
+            if (await result) if inspect.isawaitable(result) else result:
+                return
+            await asyncio.sleep(0.02)
 
 
 def pod(name: str, command: str = "", **more: Any) -> dict[str, Any]:

@@ -19,7 +19,8 @@ async def test_a_pod_runs_and_is_reported_ready_with_its_address(node: Node) -> 
     assert status["podIP"].startswith("10.42.")
     assert status["hostIP"] == "127.0.0.1"
     (container,) = status["containerStatuses"]
-    assert container["ready"] and container["started"] and container["restartCount"] == 0
+    assert (container["ready"], container["started"]) == (True, True)
+    assert container["restartCount"] == 0
     assert container["containerID"].startswith("containerd://")
     assert container["image"] == "registry.test/busybox:1"
     assert "running" in container["state"]
@@ -136,7 +137,9 @@ async def test_the_environment_comes_from_everywhere(node: Node) -> None:
 
 async def test_a_missing_config_map_holds_the_container_until_it_comes(node: Node) -> None:
     env = [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}]
-    node.api.put(PODS, pod("late", "echo $X", container={"env": env}, spec={"restartPolicy": "Never"}))
+    node.api.put(
+        PODS, pod("late", "echo $X", container={"env": env}, spec={"restartPolicy": "Never"})
+    )
 
     def waiting() -> object:
         return node.status("late")["containerStatuses"][0]["state"]["waiting"]
@@ -153,7 +156,11 @@ async def test_volumes_show_config_secrets_the_pod_itself_and_a_token(node: Node
     sources = [
         {"configMap": {"name": "files", "items": [{"key": "a.txt", "path": "sub/a"}]}},
         {"secret": {"name": "keys"}},
-        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+        {
+            "downwardAPI": {
+                "items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+            }
+        },
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
     ]
     volumes = [{"name": "all", "projected": {"sources": sources, "defaultMode": 0o640}}]
@@ -256,9 +263,9 @@ async def test_security_contexts_are_applied(node: Node) -> None:
     node.api.put(PODS, pod("secure", command, spec=spec, container=container))
     await node.phase("secure", "Succeeded")
     log = node.log("secure")
-    assert "uid=1001 gid=2002" in log and "3003" in log and "4004" in log
-    assert "read-only" in log and "\n3003" in log
-    assert "NoNewPrivs:\t1" in log and "CapEff:\t0000000000000000" in log
+    for text in ("uid=1001 gid=2002", "3003", "4004", "read-only", "\n3003", "NoNewPrivs:\t1"):
+        assert text in log
+    assert "CapEff:\t0000000000000000" in log
 
 
 async def test_an_image_that_runs_as_root_is_refused_when_root_is_forbidden(node: Node) -> None:

@@ -16,7 +16,7 @@ import pytest_asyncio
 from node.kubelet import spdy
 from node.kubelet.base import PODS
 from node.kubelet.server import KubeletServer
-from tests.host.kubelet.conftest import Node, pod
+from tests.host.kubelet.conftest import Node, pod, until
 
 pytestmark = pytest.mark.root
 
@@ -108,7 +108,7 @@ async def test_exec_speaks_the_old_base64_protocol(kubectl: Kubectl) -> None:
 async def test_a_terminal_has_a_size(kubectl: Kubectl) -> None:
     kubectl.node.api.put(PODS, pod("tty"))
     await kubectl.node.ready("tty")
-    command = ["sh", "-c", "read x; stty size 2>/dev/null || busybox stty size"]
+    command = ["sh", "-c", "read x; until stty size | grep '33 99'; do sleep 0.05; done"]
     async with kubectl.socket(
         "/exec/default/tty/c",
         "v4.channel.k8s.io",
@@ -117,10 +117,13 @@ async def test_a_terminal_has_a_size(kubectl: Kubectl) -> None:
         output="1",
         tty="1",
     ) as socket:
-        await socket.send_bytes(b"\4" + json.dumps({"Width": 99, "Height": 33}).encode())
+        # containerd drops a size that comes before the process has started.
         await socket.send_bytes(b"\0go\n")
+        while b"go" not in await socket.receive_bytes():
+            pass
+        await socket.send_bytes(b"\4" + json.dumps({"Width": 99, "Height": 33}).encode())
         got = await collect(socket)
-    assert b"33 99" in got[1]
+    assert b"33 99" in got[1], got
 
 
 async def test_exec_in_what_is_not_there_is_not_found(kubectl: Kubectl) -> None:
@@ -231,18 +234,19 @@ def container_id(kubectl: Kubectl, name: str) -> str:
 
 
 async def until_logged(kubectl: Kubectl, name: str, text: str) -> None:
-    async with asyncio.timeout(10):
-        while text not in await kubectl.logs(name):
-            await asyncio.sleep(0.02)
+    async def logged() -> bool:
+        return text in await kubectl.logs(name)
+
+    await until(logged)
 
 
 async def listening(host: str, port: int) -> None:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
+    async def open_() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    await until(open_)

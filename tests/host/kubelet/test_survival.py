@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from node.kubelet.base import PODS
 from tests.host.cri.containerd import Containerd
-from tests.host.kubelet.conftest import Node, config, pod
+from tests.host.kubelet.conftest import Node, config, pod, until
 
 pytestmark = pytest.mark.root
 
@@ -46,10 +46,8 @@ async def test_a_restarted_kubelet_adopts_what_runs(node: Node) -> None:
     await node.stop()
     writes = len(node.api.writes)
     kubelet = await node.start()
-    async with asyncio.timeout(10):
-        while not (kubelet.workers and next(iter(kubelet.workers.values())).view.alive):
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.3)  # time in which a wrong step would be taken
+    await until(lambda: kubelet.workers and next(iter(kubelet.workers.values())).view.alive)
+    await asyncio.sleep(0.3)  # time in which a wrong step would be taken
     after = node.status("keep")["containerStatuses"][0]
     assert after["containerID"] == before["containerID"]
     assert after["restartCount"] == 0
@@ -63,24 +61,23 @@ async def test_a_pod_deleted_meanwhile_is_stopped_at_the_next_start(node: Node) 
     await node.stop()
     node.api.remove(PODS, "default", "lost")
     await node.start()
-    async with asyncio.timeout(20):
-        while await node.runtime.sandboxes({"io.kubernetes.pod.name": "lost"}):
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        return not await node.runtime.sandboxes({"io.kubernetes.pod.name": "lost"})
+
+    await until(gone, 20)
 
 
 async def test_containers_survive_a_crash_of_containerd(own_node: Node) -> None:
     node = own_node
     node.api.put(PODS, pod("steady"))
     before = (await node.ready("steady"))["containerStatuses"][0]["containerID"]
-    assert node.kubelet is not None
+    kubelet = node.kubelet
+    assert kubelet is not None
     node.containerd.crash()
-    async with asyncio.timeout(5):
-        while not node.kubelet.runtime_error:
-            await asyncio.sleep(0.02)
+    await until(lambda: kubelet.runtime_error)
     await asyncio.to_thread(node.containerd.start)
-    async with asyncio.timeout(10):
-        while node.kubelet.runtime_error:
-            await asyncio.sleep(0.02)
+    await until(lambda: not kubelet.runtime_error)
     # Still under our eyes: a death is noticed and repaired.
     await node.runtime.exec_sync(before.removeprefix("containerd://"), ["kill", "-9", "1"], 5)
     await node.runtime.stop_container(before.removeprefix("containerd://"), 0)
