@@ -112,7 +112,7 @@ def issue(
         )
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(_authority_identifier(issuer), critical=False)
+        .add_extension(authority_identifier(issuer), critical=False)
     )
     if leaf.sans:
         names = x509.SubjectAlternativeName([_general_name(san) for san in leaf.sans])
@@ -200,7 +200,7 @@ def _sans(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset(str(name.value) for name in names)
 
 
-def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+def authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     try:
         identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:

@@ -4,12 +4,17 @@ The built-in plugins, in kube-apiserver's order.
 Of upstream's default plugins these are not here: PodGroupProtection,
 PodGroupWorkloadExists, JobValidation, NodeDeclaredFeatureValidator and
 ClusterTrustBundleAttest (kinds we do not serve), PodTopologyLabels and
-PodResizeValidator. Webhooks and policies follow these; ResourceQuota comes
+PodResizeValidator. Webhooks and policies follow these; :mod:`resource_quota` comes
 after everything that may still change the object.
 """
 
 from collections.abc import Callable
 
+from controlplane.api.admission.certificates import (
+    CertificateApproval,
+    CertificateSigning,
+    CertificateSubjectRestriction,
+)
 from controlplane.api.admission.defaults import (
     DefaultIngressClass,
     DefaultStorageClass,
@@ -46,6 +51,9 @@ def default_admissions(
         StorageObjectInUseProtection(),
         PersistentVolumeClaimResize(),
         RuntimeClass(),
+        CertificateApproval(authorizer),
+        CertificateSigning(authorizer),
+        CertificateSubjectRestriction(),
         DefaultIngressClass(),
         EscalationCheck(authorizer, rbac),
     )
