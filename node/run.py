@@ -75,9 +75,9 @@ async def _work(
     runtime = CriClient(config.containerd_socket)
     cache = Cache(client, _wanted(config))
     nft = Nft()
-    kubelet = Kubelet(config, client, cache, cache, runtime, now)
+    kubelet = Kubelet(config, client, cache, cache, runtime=runtime, clock=now)
     node = NodeAgent(config, client, runtime, kubelet.recorder, clock=now)
-    kubelet.on_runtime(node.runtime_changed)
+    kubelet.on_runtime.append(node.runtime_changed)
     images = Preloader(
         config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
     )
