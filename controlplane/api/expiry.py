@@ -5,7 +5,6 @@ The task sleeps until the oldest one's time is up: a server without Events does
 not wake.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable

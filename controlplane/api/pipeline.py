@@ -20,7 +20,6 @@ from controlplane.objects.errors import StatusError, bad_request, invalid
 from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import clone
 from controlplane.objects.schema import Schema, Schemas, Type
-from controlplane.objects.values import value_errors
 
 copy = clone
 _ALLOCATORS: "WeakKeyDictionary[ObjectCache, Allocator]" = WeakKeyDictionary()
@@ -174,8 +173,6 @@ def validate(schemas: Schemas, call: Call, new: Object, old: Object | None) -> N
         errors = rules.validate_ephemeral_containers(kind, new, old)
     else:
         errors = rules.validate_status(kind, new, old)
-    if kind.custom:
-        errors += value_errors(new, schema)
     if errors:
         raise invalid(kind.group_kind, new["metadata"].get("name", ""), errors)
 
