@@ -1,0 +1,116 @@
+"""
+The composition root of the operators: one event loop, one kopf, every operator.
+
+kopf lists and watches, and only that: its handlers note what they saw and put a
+key into a queue, so nothing of kopf's is ever written to a user's object.
+While nothing changes, the open watches are all there is. The operators keep no
+state of their own, so whatever goes wrong here is mended by starting over.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from operators.config import Config, Credentials, from_settings, read_kubeconfig
+
+
+def _import_kopf() -> Any:
+    # kopf imports the official client when it finds it, for types that we do not
+    # use: 19 MiB in this process for nothing. It lives in operators/writer.py.
+    hidden = [name for name in ("kubernetes", "kubernetes_asyncio") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        import kopf
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+    return kopf
+
+
+kopf = _import_kopf()
+
+LOG = logging.getLogger(__name__)
+
+# The server ends a watch after 30 to 60 minutes by itself; asking again sooner,
+# as kopf does after 70 s without an event, would be the only work of an idle node.
+WATCH_SECONDS = 3700.0
+RETRY_SECONDS = 5.0
+
+
+def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
+    """Run the operators until SIGTERM; ``ready`` is called once the watches begin."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(_serve(from_settings(settings), ready))
+    return 0
+
+
+async def _serve(config: Config, ready: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        registry = kopf.OperatorRegistry()
+        running: list[asyncio.Task[None]] = []
+        _login(registry, config)
+        started = asyncio.Event()
+        running.append(tasks.create_task(_call_when(started, ready)))
+        while not stop.is_set():
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
+            if await _watch(registry, stop, started):
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+        for task in running:
+            task.cancel()
+
+
+async def _call_when(event: asyncio.Event, call: Callable[[], None]) -> None:
+    await event.wait()
+    call()
+
+
+async def _watch(registry: Any, stop: asyncio.Event, started: asyncio.Event) -> bool:
+    """True: told to stop. False: kopf gave up, as when the API is away while it begins."""
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=stop,
+            ready_flag=started,
+        )
+    except Exception as err:  # noqa: BLE001 - any failure of the framework is answered alike
+        LOG.warning("the watches ended: %s; beginning again in %.0f s", err, RETRY_SECONDS)
+        return False
+    return True
+
+
+def _settings() -> Any:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.process.ultimate_exiting_timeout = None
+    settings.watching.inactivity_timeout = WATCH_SECONDS
+    settings.networking.connect_timeout = 10.0
+    settings.networking.error_backoffs = (0.5, 1, 1, 2, 3, 5, 8, 10, 10, 10)
+    return settings
+
+
+def _login(registry: Any, config: Config) -> None:
+    @kopf.on.login(registry=registry, retries=3, backoff=1.0)  # type: ignore[untyped-decorator, unused-ignore]
+    def login(**_: Any) -> Any:
+        return _connection(read_kubeconfig(config.kubeconfig))
+
+
+def _connection(found: Credentials) -> Any:
+    return kopf.ConnectionInfo(
+        server=found.server,
+        ca_data=found.ca or None,
+        certificate_data=found.certificate or None,
+        private_key_data=found.key or None,
+        token=found.token or None,
+        insecure=found.insecure or None,
+    )
