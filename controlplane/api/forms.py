@@ -78,12 +78,8 @@ def _table(
     if metadata is None:
         version = objects[0]["metadata"].get("resourceVersion", "") if objects else ""
         metadata = {"resourceVersion": version}
-    table = tables.table(
-        kind,
-        objects,
-        now=now,
-        version=output.version,
-        include=include or "Metadata",
-        metadata=metadata,
-    )
+    table = tables.table(kind, objects, now=now, include_object=include)
+    table["metadata"] = metadata
+    if output.version != "v1":
+        table["apiVersion"] = f"meta.k8s.io/{output.version}"
     return orjson.dumps(table)

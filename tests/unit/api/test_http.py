@@ -326,3 +326,39 @@ async def test_metrics_count_requests() -> None:
         b'apiserver_request_total{verb="CREATE",resource="configmaps",subresource="",code="201"} 1'
     )
     assert line in reply.raw
+
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+
+async def test_lists_come_as_tables() -> None:
+    async with browsing() as browser:
+        await browser.send("POST", MAPS, named("a", k="1"))
+        many = (await browser.send("GET", MAPS, Accept=TABLE)).json
+        one = (await browser.send("GET", f"{MAPS}/a?includeObject=None", Accept=TABLE)).json
+    assert (many["kind"], many["apiVersion"]) == ("Table", "meta.k8s.io/v1")
+    assert many["metadata"] == {"resourceVersion": "1"}
+    assert many["rows"][0]["cells"][:2] == ["a", 1]
+    assert many["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
+    assert one["rows"][0]["object"] is None
+    assert [column["name"] for column in one["columnDefinitions"]] == ["Name", "Data", "Age"]
+
+
+async def test_a_watch_of_tables_names_the_columns_once() -> None:
+    query = "watch=1&resourceVersion=0&timeoutSeconds=1"
+    async with browsing() as browser:
+        await browser.send("POST", MAPS, named("a"))
+        await browser.send("POST", MAPS, named("b"))
+        reply = await browser.send("GET", f"{MAPS}?{query}", Accept=TABLE)
+    events = [orjson.loads(line)["object"] for line in reply.raw.splitlines()]
+    assert [event["kind"] for event in events] == ["Table", "Table"]
+    assert events[0]["columnDefinitions"]
+    assert events[1]["columnDefinitions"] is None
+
+
+async def test_a_review_has_no_table() -> None:
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    async with browsing() as browser:
+        reply = await browser.send("POST", path, {}, Accept=accept)
+    assert reply.code == 406
