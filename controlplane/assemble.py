@@ -14,6 +14,7 @@ from controlplane.api.authn import (
     BootstrapTokenAuthenticator,
     CertificateAuthenticator,
     JoinTokenAuthenticator,
+    UnionAuthenticator,
 )
 from controlplane.api.authorize import Chain, Masters
 from controlplane.api.base import MASTERS_GROUP, User
@@ -120,7 +121,7 @@ def parts(base: Foundation) -> Parts:
         store=base.store,
         cache=cache,
         clock=now,
-        authenticators=(certificates, accounts, *bearers),
+        authenticators=(UnionAuthenticator((certificates, accounts, *bearers)),),
         authorizer=authorizer,
         admissions=(
             *default_admissions(
@@ -148,7 +149,10 @@ def parts(base: Foundation) -> Parts:
 
 def listener_tls(pki: Pki) -> ssl.SSLContext:
     certificate, key = pki.serving
-    return server_tls(certificate, key, pki.client_ca)
+    context = server_tls(certificate, key, pki.client_ca)
+    # Front proxies too may shake hands; which CA signed decides what they may say.
+    context.load_verify_locations(pki.request_header_ca)
+    return context
 
 
 def deployer(base: Foundation, client: Client, clock: Clock) -> Deployer:
