@@ -23,6 +23,7 @@ UNUSED_PLUGINS = (
     "io.containerd.tracing.processor.v1.otlp",
 )
 SMALL = {"GOGC": "20", "GOMEMLIMIT": "16MiB", "GOMAXPROCS": "2"}
+CAP_SYS_RESOURCE = 24
 CNI_FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
 
@@ -32,6 +33,7 @@ class Machine:
 
     cni_bin_dir: str
     systemd_cgroup: bool  # systemd owns the cgroup tree
+    oom_scores: bool  # processes may be protected from the kernel's out-of-memory killer
 
 
 def look_at_machine() -> Machine:
@@ -39,7 +41,15 @@ def look_at_machine() -> Machine:
     return Machine(
         cni_bin_dir=next(found, CNI_FOLDERS[0]),
         systemd_cgroup=Path("/run/systemd/system").is_dir(),
+        oom_scores=_may_lower_oom_scores(),
     )
+
+
+def _may_lower_oom_scores() -> bool:
+    """Within some virtual machines and containers root lacks the capability for it."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
+    return bool(int(effective, 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def configuration(config: Config, machine: Machine) -> str:
@@ -64,6 +74,7 @@ disabled_plugins = [{unused}]
   stream_server_port = "0"
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
+  restrict_oom_score_adj = {_boolean(not machine.oom_scores)}
   disable_apparmor = {_boolean(not Path("/sys/kernel/security/apparmor").exists())}
 
 [plugins."io.containerd.grpc.v1.cri".cni]
