@@ -122,7 +122,7 @@ class HttpClient:
     async def list(self, resource: Resource, selection: Selection = EVERYTHING) -> ObjectList:
         path = resource.path(selection.namespace)
         found = await self.request("GET", path, query=_selectors(selection))
-        items = found.get("items") or ()
+        items = found.get("items") or []
         return ObjectList(found["metadata"]["resourceVersion"], items)
 
     async def watch(

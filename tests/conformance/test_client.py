@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from controlplane.api.local import LocalClient
-from controlplane.client.base import Client, PatchType, Selection, Unreachable
+from controlplane.client.base import Client, Object, PatchType, Selection, Unreachable
 from controlplane.client.http import HttpClient
 from controlplane.objects.errors import StatusError
 from controlplane.objects.resources import CONFIG_MAPS, DEPLOYMENTS, NODES, PODS
@@ -15,9 +16,7 @@ from tests.fakes.api_server import ADMIN, listening
 SECONDS = 5.0
 
 
-def config_map(
-    name: str, *, labels: dict[str, str] | None = None, **data: str
-) -> dict[str, object]:
+def config_map(name: str, *, labels: dict[str, str] | None = None, **data: str) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "default", "labels": labels or {}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
@@ -111,6 +110,7 @@ async def test_patches_change_a_part(client: Client, type_: PatchType, body: obj
 async def test_apply_creates_and_then_changes(client: Client) -> None:
     body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}}
     options = {"fieldManager": "me"}
+    applied: Object = {}
     for value in ("1", "2"):
         body["data"] = {"a": value}
         applied = await client.patch(
@@ -238,8 +238,8 @@ async def test_nobody_listening_is_unreachable() -> None:
 
 async def take(
     client: Client, selection: Selection, *, after: str, count: int
-) -> list[tuple[str, object]]:
-    told: list[tuple[str, object]] = []
+) -> list[tuple[str, Object]]:
+    told: list[tuple[str, Object]] = []
     async with asyncio.timeout(SECONDS):
         async for event in client.watch(CONFIG_MAPS, selection, after=after):
             if event.type != "BOOKMARK":
@@ -249,7 +249,7 @@ async def take(
     return told
 
 
-def pod(name: str) -> dict[str, object]:
+def pod(name: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -258,7 +258,7 @@ def pod(name: str) -> dict[str, object]:
     }
 
 
-def deployment(name: str) -> dict[str, object]:
+def deployment(name: str) -> dict[str, Any]:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": pod("x")["spec"]}
     return {
         "apiVersion": "apps/v1",

@@ -15,6 +15,9 @@ from controlplane.objects.resources import CONFIG_MAPS
 from tests.fakes.api_server import Served, listening
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+NO_PATH = "the server could not find the requested resource"
+NO_METHOD = "the server does not allow this method on the requested resource"
+TOO_LARGE = "Timeout: Too large resource version: 9999, current: 0"
 
 
 class Browser:
@@ -58,29 +61,36 @@ def named(name: str, **data: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "path", "code", "message"),
     [
-        ("GET", "/nothing", 404, "the server could not find the requested resource"),
-        ("GET", "/apis/apps/v1/things", 404, "the server could not find the requested resource"),
+        ("GET", "/nothing", 404, NO_PATH),
+        ("GET", "/apis/apps/v1/things", 404, NO_PATH),
         ("GET", f"{MAPS}/a", 404, 'configmaps "a" not found'),
-        ("GET", "/api/v1/namespaces/default/nodes", 404, "the server could not find the requested resource"),
-        ("POST", f"{MAPS}/a", 405, "the server does not allow this method on the requested resource"),
-        ("POST", "/api/v1/configmaps", 405, "the server does not allow this method on the requested resource"),
-        ("DELETE", "/api/v1/namespaces", 405, "the server does not allow this method on the requested resource"),
+        ("GET", "/api/v1/namespaces/default/nodes", 404, NO_PATH),
+        ("POST", f"{MAPS}/a", 405, NO_METHOD),
+        ("POST", "/api/v1/configmaps", 405, NO_METHOD),
+        ("DELETE", "/api/v1/namespaces", 405, NO_METHOD),
         ("GET", f"{MAPS}?labelSelector=a%3D%3D%3D", 400, None),
         ("GET", f"{MAPS}?fieldSelector=spec.x%3D1", 400, None),
-        ("GET", f"{MAPS}?resourceVersion=9999", 504, "Timeout: Too large resource version: 9999, current: 0"),
-        ("GET", f"{MAPS}?continue=abc", 400, None),
+                ("GET", f"{MAPS}?continue=abc", 400, None),
     ],
 )  # fmt: skip
 async def test_refusals_are_statuses(
-    method: str, path: str, code: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+    method: str, path: str, code: int, message: str | None
 ) -> None:
-    monkeypatch.setattr("controlplane.api.read._FRESH_SECONDS", 0.01)
     async with browsing() as browser:
         reply = await browser.send(method, path, {} if method == "POST" else None)
     assert reply.code == code == reply.json["code"]
     assert reply.json["kind"] == "Status"
     if message:
         assert reply.json["message"] == message
+
+
+async def test_a_version_from_the_future_is_waited_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("controlplane.api.read._FRESH_SECONDS", 0.01)
+    async with browsing() as browser:
+        reply = await browser.send("GET", f"{MAPS}?resourceVersion=9999")
+    assert (reply.code, reply.json["message"]) == (504, TOO_LARGE)
 
 
 async def test_bodies_come_as_json_and_yaml() -> None:
@@ -239,7 +249,7 @@ async def test_stopping_ends_watches() -> None:
     async with browsing() as browser:
         watching = asyncio.ensure_future(browser.send("GET", f"{MAPS}?watch=1"))
         async with asyncio.timeout(5):
-            while not browser.served.parts.cache.statistics()["watches"]:
+            while not browser.served.parts.cache.statistics()["watches"]:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             await browser.served.api.stop()
             assert (await watching).code == 200

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from controlplane.client.base import Object
+from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from tests.fakes.api_server import Served, listening
 
@@ -62,16 +63,24 @@ async def cluster() -> AsyncIterator[tuple[Served, Kubelet]]:
         await runner.cleanup()
 
 
-def objects(port: int) -> list[tuple[object, Object]]:
+def objects(port: int) -> list[tuple[Resource, Object]]:
     addresses = [{"type": "InternalIP", "address": "127.0.0.1"}]
     endpoint = {"kubeletEndpoint": {"Port": port}}
     metadata = {"name": "p", "namespace": "default"}
     containers = [{"name": "c", "image": "i", "ports": [{"name": "web", "containerPort": port}]}]
     labels = {"kubernetes.io/service-name": "s"}
+    node = {
+        "metadata": {"name": "n1"},
+        "status": {"addresses": addresses, "daemonEndpoints": endpoint},
+    }
+    service = {
+        "metadata": {"name": "s", "namespace": "default"},
+        "spec": {"ports": [{"name": "web", "port": 80}]},
+    }
     return [
-        (NODES, {"metadata": {"name": "n1"}, "status": {"addresses": addresses, "daemonEndpoints": endpoint}}),
+        (NODES, node),
         (PODS, {"metadata": metadata, "spec": {"nodeName": "n1", "containers": containers}}),
-        (SERVICES, {"metadata": {"name": "s", "namespace": "default"}, "spec": {"ports": [{"name": "web", "port": 80}]}}),
+        (SERVICES, service),
         (
             ENDPOINT_SLICES,
             {
@@ -81,17 +90,20 @@ def objects(port: int) -> list[tuple[object, Object]]:
                 "ports": [{"name": "web", "port": port}],
             },
         ),
-    ]  # fmt: skip
+    ]
 
 
 POD = "/api/v1/namespaces/default/pods/p"
 
 
 async def test_logs_come_from_the_node_with_the_options() -> None:
-    async with cluster() as (served, kubelet), aiohttp.ClientSession() as http:
-        async with http.get(f"{served.url}{POD}/log?tailLines=2&container=c&bad=1") as answer:
-            assert await answer.text() == "line 1\nline 2\n"
-            assert answer.content_type == "text/plain"
+    async with (
+        cluster() as (served, kubelet),
+        aiohttp.ClientSession() as http,
+        http.get(f"{served.url}{POD}/log?tailLines=2&container=c&bad=1") as answer,
+    ):
+        assert await answer.text() == "line 1\nline 2\n"
+        assert answer.content_type == "text/plain"
         assert kubelet.asked == ["/containerLogs/default/p/c?tailLines=2"]
 
 
@@ -160,24 +172,33 @@ async def test_other_upgrades_pass_byte_by_byte() -> None:
     ],
 )
 async def test_the_proxy_reaches_pods_services_and_nodes(path: str) -> None:
-    async with cluster() as (served, _), aiohttp.ClientSession() as http:
-        async with http.post(served.url + path, data="body") as answer:
-            assert await answer.json() == {"path": "/a/b?c=d", "method": "POST", "body": "body"}
+    async with (
+        cluster() as (served, _),
+        aiohttp.ClientSession() as http,
+        http.post(served.url + path, data="body") as answer,
+    ):
+        assert await answer.json() == {"path": "/a/b?c=d", "method": "POST", "body": "body"}
 
 
 async def test_links_in_pages_are_rewritten() -> None:
     prefix = "/api/v1/namespaces/default/pods/p:web/proxy"
-    async with cluster() as (served, _), aiohttp.ClientSession() as http:
-        async with http.get(f"{served.url}{prefix}/page") as answer:
-            text = await answer.text()
+    async with (
+        cluster() as (served, _),
+        aiohttp.ClientSession() as http,
+        http.get(f"{served.url}{prefix}/page") as answer,
+    ):
+        text = await answer.text()
     assert text == f'<a href="{prefix}/next">next</a> <img src="http://else/x">'
 
 
 async def test_a_proxy_path_without_a_slash_is_redirected() -> None:
     prefix = "/api/v1/namespaces/default/pods/p:web/proxy"
-    async with cluster() as (served, _), aiohttp.ClientSession() as http:
-        async with http.get(served.url + prefix, allow_redirects=False) as answer:
-            assert (answer.status, answer.headers["Location"]) == (301, f"{prefix}/")
+    async with (
+        cluster() as (served, _),
+        aiohttp.ClientSession() as http,
+        http.get(served.url + prefix, allow_redirects=False) as answer,
+    ):
+        assert (answer.status, answer.headers["Location"]) == (301, f"{prefix}/")
 
 
 async def test_a_container_must_be_named_where_there_are_several() -> None:

@@ -73,6 +73,7 @@ async def test_the_generation_counts_changes_of_the_spec_only() -> None:
     async with serving() as served:
         await served.client.create(DEPLOYMENTS, named("d", spec=spec))
         generations = []
+        changed: Object = {}
         for body in (
             {"metadata": {"labels": {"x": "y"}}},
             {"status": {"replicas": 5}},
@@ -195,7 +196,7 @@ async def test_an_address_is_given_once() -> None:
 
 async def test_addresses_outside_the_network_are_refused() -> None:
     async with serving() as served:
-        with pytest.raises(StatusError, match="The range of valid IPs is 10.43.0.0/16"):
+        with pytest.raises(StatusError, match=r"The range of valid IPs is 10\.43\.0\.0/16"):
             await served.client.create(SERVICES, service("a", clusterIP="10.44.0.7"))
 
 
@@ -274,6 +275,7 @@ async def test_a_grace_period_is_only_shortened() -> None:
         await served.client.create(PODS, pod("p"))
         await bind(served, "p")
         seen = []
+        marked: Object = {}
         for seconds in (60, 90, 10):
             marked = await served.client.delete(
                 PODS, "default", "p", options={"gracePeriodSeconds": seconds}
@@ -340,7 +342,7 @@ async def test_apply_conflicts_name_the_field_and_its_owner() -> None:
             )  # fmt: skip
 
         await apply("one", "1")
-        with pytest.raises(StatusError, match='conflict with "one": .data.k'):
+        with pytest.raises(StatusError, match=r'conflict with "one": \.data\.k'):
             await apply("two", "2")
         forced = await apply("two", "2", force="true")
     assert forced["data"] == {"k": "2"}
