@@ -20,6 +20,7 @@ from controlplane.objects.validation import (
     networking,
     pods,
     policy,
+    registrations,
     services,
     storage,
     workloads,
@@ -65,6 +66,11 @@ def validate_ephemeral_containers(kind: Kind, new: Object, old: Object) -> list[
     return [*metadata.updated(kind, new, old), *pods.ephemeral_containers_updated(new, old)]
 
 
+def validate_resize(kind: Kind, new: Object, old: Object) -> list[FieldError]:
+    """The ``resize`` subresource of pods."""
+    return [*metadata.updated(kind, new, old), *pods.resized(new, old)]
+
+
 def _by_schema(obj: Object, schema: Schema, path: str) -> Iterator[FieldError]:
     """Required fields of nested objects, and enumerations."""
     for name, value in obj.items():
@@ -104,6 +110,7 @@ def _metadata_only(_obj: Object) -> Found:
 
 _RBAC = "rbac.authorization.k8s.io"
 _NETWORKING = "networking.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
 
 _CREATE: dict[tuple[str, str], Create] = {
     ("", "Pod"): pods.created,
@@ -144,6 +151,13 @@ _CREATE: dict[tuple[str, str], Create] = {
     ("coordination.k8s.io", "Lease"): cluster.lease,
     ("events.k8s.io", "Event"): cluster.event,
     ("certificates.k8s.io", "CertificateSigningRequest"): cluster.signing_request,
+    (_ADMISSION, "MutatingWebhookConfiguration"): registrations.webhooks,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): registrations.webhooks,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): registrations.validating_policy,
+    (_ADMISSION, "MutatingAdmissionPolicy"): registrations.mutating_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): registrations.policy_binding,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): registrations.policy_binding,
+    ("apiregistration.k8s.io", "APIService"): registrations.api_service,
 }
 
 _UPDATE: dict[tuple[str, str], Update] = {

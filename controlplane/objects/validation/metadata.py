@@ -69,7 +69,9 @@ def created(kind: Kind, obj: Object) -> Found:
     yield from _namespace(kind, metadata)
     yield from non_negative(metadata.get("generation"), f"{_PATH}.generation")
     yield from common(metadata, _PATH)
-    yield from _finalizers(metadata.get("finalizers") or (), short_names=kind.custom or kind.group in _OUTSIDE)
+    yield from _finalizers(
+        metadata.get("finalizers") or (), short_names=kind.custom or kind.group in _OUTSIDE
+    )
 
 
 def updated(kind: Kind, new: Object, old: Object) -> Found:

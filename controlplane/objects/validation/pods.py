@@ -269,3 +269,59 @@ def ephemeral_containers_updated(new: Object, old: Object) -> Found:
         elif listed[name] != container:
             text = f'existing ephemeral containers "{name}" may not be changed\n'
             yield forbidden_field(path, text)
+
+
+_RESIZED = "only cpu and memory resources are mutable"
+
+
+def resized(new: Object, old: Object) -> Found:
+    """The ``resize`` subresource (KEP-1287): CPU and memory, within the same class."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    for field in ("containers", "initContainers"):
+        for index, container in enumerate(after.get(field) or ()):
+            path = f"spec.{field}[{index}].resources"
+            yield from containers.resources(container.get("resources") or {}, path)
+    if _qos(after) != _qos(before):
+        text = "Pod QOS Class may not change as a result of resizing"
+        yield invalid_value("spec", _qos(after), text)
+    if _without_amounts(after) != _without_amounts(before):
+        yield forbidden_field("spec", _RESIZED)
+
+
+def _without_amounts(spec: Object) -> dict[str, Any]:
+    result: dict[str, Any] = clone(dict(spec))
+    result.pop("resources", None)
+    for field in ("containers", "initContainers"):
+        for container in result.get(field) or ():
+            container.pop("resizePolicy", None)
+            given = container.get("resources") or {}
+            container["resources"] = {
+                kind: {k: v for k, v in amounts.items() if k not in ("cpu", "memory")}
+                for kind in ("requests", "limits")
+                if (amounts := given.get(kind) or {})
+            }
+            _drop_empty(container)
+    return result
+
+
+def _drop_empty(container: dict[str, Any]) -> None:
+    left = {kind: amounts for kind, amounts in container["resources"].items() if amounts}
+    container["resources"] = left
+
+
+def _qos(spec: Object) -> str:
+    """BestEffort asks for nothing, Guaranteed for all that it is limited to."""
+    given = [
+        container.get("resources") or {}
+        for field in ("containers", "initContainers")
+        for container in spec.get(field) or ()
+    ]
+    wanted = [r for r in given if r.get("requests") or r.get("limits")]
+    if not wanted:
+        return "BestEffort"
+    for one in given:
+        limits, requests = one.get("limits") or {}, one.get("requests") or {}
+        for name in ("cpu", "memory"):
+            if name not in limits or requests.get(name, limits[name]) != limits[name]:
+                return "Burstable"
+    return "Guaranteed"

@@ -8,6 +8,7 @@ from controlplane.objects.meta import clone
 from controlplane.objects.validate import (
     validate_create,
     validate_ephemeral_containers,
+    validate_resize,
     validate_update,
 )
 from controlplane.objects.validation import cron, names
@@ -485,3 +486,45 @@ def test_cluster_kinds_are_checked() -> None:
 def test_forms_of_names(form: names.Form, good: str, bad: str) -> None:
     assert form(good) == []
     assert form(bad)
+
+
+def test_a_pod_is_resized_within_its_class() -> None:
+    def sized(cpu: str, **more: Any) -> dict[str, Any]:
+        return named(spec=pod_spec(container(resources={"requests": {"cpu": cpu}}, **more)))
+
+    assert validate_resize(POD, sized("2"), sized("1")) == []
+    other = validate_resize(POD, sized("2", image="x"), sized("1"))
+    assert [str(e) for e in other] == ["spec: Forbidden: only cpu and memory resources are mutable"]
+    (error,) = validate_resize(POD, named(spec=pod_spec()), sized("1"))
+    assert error.message.endswith("Pod QOS Class may not change as a result of resizing")
+
+
+def test_webhooks_say_what_they_are_called_for() -> None:
+    hooks = kind("ValidatingWebhookConfiguration", "admissionregistration.k8s.io")
+    good = {
+        "name": "a.example.com",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "clientConfig": {"service": {"name": "s", "namespace": "n"}},
+        "rules": [
+            {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
+        ],
+    }
+    assert errors(hooks, named(webhooks=[good])) == []
+    bad = {"name": "a.b", "clientConfig": {}, "timeoutSeconds": 60}
+    assert [error.split(":")[0] for error in errors(hooks, named(webhooks=[bad]))] == [
+        "webhooks[0].name",
+        "webhooks[0].admissionReviewVersions",
+        "webhooks[0].sideEffects",
+        "webhooks[0].timeoutSeconds",
+        "webhooks[0].clientConfig",
+    ]
+
+
+def test_an_aggregated_api_is_called_what_it_serves() -> None:
+    services = kind("APIService", "apiregistration.k8s.io")
+    obj = named(spec={"group": "a.com", "version": "v1", "groupPriorityMinimum": 1})
+    assert errors(services, obj) == [
+        'metadata.name: Invalid value: "web": must be `spec.version+"."+spec.group`: "v1.a.com"',
+        "spec.versionPriority: Invalid value: 0: must be positive and less than 1000",
+    ]
