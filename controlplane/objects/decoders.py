@@ -277,25 +277,26 @@ def _int_or_string(value: Any, _unknown: list[str]) -> Any:
         return value
     if type(value) is int and -_INT32 <= value < _INT32:
         return value
-    raise MismatchError(f"json: cannot unmarshal {json_type(value)} into Go value of type int32")
+    raise MismatchError
 
 
 def _time(value: Any, _unknown: list[str]) -> Any:
     if type(value) is str and _SECONDS.fullmatch(value):
         return value
-    return _parse_time(value).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _parse_time(value, "2006-01-02T15:04:05Z07:00").strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _micro_time(value: Any, _unknown: list[str]) -> Any:
     if type(value) is str and _MICROS.fullmatch(value):
         return value
-    return _parse_time(value).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = _parse_time(value, "2006-01-02T15:04:05.000000Z07:00")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _parse_time(value: Any) -> datetime:
+def _parse_time(value: Any, layout: str) -> datetime:
+    """``layout``: how Go would describe it, for the message."""
     if type(value) is not str:
-        text = json_type(value).partition(" ")[0]
-        raise MismatchError(f"json: cannot unmarshal {text} into Go value of type string")
+        raise MismatchError
     if match := _RFC3339.fullmatch(value):
         whole, fraction, zone = match.groups()
         micros = f"{fraction or '0':0<6}"[:6]
@@ -304,7 +305,6 @@ def _parse_time(value: Any) -> datetime:
             return datetime.fromisoformat(f"{whole}.{micros}{offset}").astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-    layout = "2006-01-02T15:04:05Z07:00"
     raise MismatchError(f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"')
 
 

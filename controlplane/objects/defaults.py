@@ -47,7 +47,6 @@ _DEFAULTS: dict[tuple[str, str], Callable[[dict[str, Any]], None]] = {
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): cluster.role_binding,
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): cluster.role_binding,
     ("scheduling.k8s.io/v1", "PriorityClass"): cluster.priority_class,
-    ("node.k8s.io/v1", "RuntimeClass"): cluster.runtime_class,
     (_ADMISSION, "ValidatingWebhookConfiguration"): cluster.validating_webhooks,
     (_ADMISSION, "MutatingWebhookConfiguration"): cluster.mutating_webhooks,
     (_ADMISSION, "ValidatingAdmissionPolicy"): cluster.admission_policy,

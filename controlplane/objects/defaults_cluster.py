@@ -73,10 +73,6 @@ def priority_class(obj: Dict) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
-def runtime_class(obj: Dict) -> None:
-    resource_list(dig(obj, "overhead").get("podFixed"))
-
-
 def validating_webhooks(obj: Dict) -> None:
     for webhook in obj.get("webhooks", ()):
         _webhook(webhook)

@@ -64,6 +64,7 @@ def stateful_set(obj: Dict) -> None:
     template(obj)
     for claim in spec.get("volumeClaimTemplates", ()):
         persistent_volume_claim(claim)
+        claim.update(apiVersion="v1", kind="PersistentVolumeClaim")
 
 
 def replica_set(obj: Dict) -> None:

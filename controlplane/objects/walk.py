@@ -189,7 +189,7 @@ class _Place:
 
     def wrong(self, value: Any, schema: Schema) -> str:
         shown = json_type(value)
-        if schema.type is not Type.INTEGER:
+        if schema.type not in (Type.INTEGER, Type.INT_OR_STRING):
             shown = shown.partition(" ")[0]
         target = f"Go struct field {self.struct}.{self.path}" if self.path else "Go value"
         return f"json: cannot unmarshal {shown} into {target} of type {go_type(schema)}"
@@ -202,7 +202,7 @@ def _mismatches(value: Any, schema: Schema, place: _Place) -> Iterator[str]:
         struct = schema.name.rpartition(".")[2]
         for key, item in value.items():
             if field := schema.fields.get(key):
-                path = f"{place.path}.{key}" if place.path else key
+                path = ".".join(part for part in (place.path, _embedding(schema, key), key) if part)
                 yield from _mismatches(item, field.schema, _Place(struct, path))
     elif schema.type is Type.LIST and isinstance(value, list):
         for item in value:
@@ -212,6 +212,14 @@ def _mismatches(value: Any, schema: Schema, place: _Place) -> Iterator[str]:
             yield from _mismatches(item, schema.items, place)
     else:
         yield from _mismatch(value, schema, place)
+
+
+def _embedding(schema: Schema, key: str) -> str:
+    """The Go type that is embedded for the sake of a field: Go's decoder names it too."""
+    for _, ref in schema.inlined:
+        if key in ref().fields:
+            return ref().name.rpartition(".")[2]
+    return ""
 
 
 def _mismatch(value: Any, schema: Schema, place: _Place) -> Iterator[str]:
@@ -231,9 +239,10 @@ _GO_TYPES = {
     Type.BOOLEAN: "bool",
     Type.BYTES: "[]uint8",
     Type.QUANTITY: "resource.Quantity",
-    Type.INT_OR_STRING: "intstr.IntOrString",
-    Type.TIME: "v1.Time",
-    Type.MICRO_TIME: "v1.MicroTime",
+    # Go decodes these as what they are on the wire.
+    Type.INT_OR_STRING: "int32",
+    Type.TIME: "string",
+    Type.MICRO_TIME: "string",
     Type.DURATION: "v1.Duration",
     Type.FIELDS_V1: "v1.FieldsV1",
     Type.ANY: "runtime.RawExtension",
@@ -243,13 +252,15 @@ _GO_TYPES = {
 def go_type(schema: Schema) -> str:
     """``int32``, ``[]v1.Container``, ``map[string]string``."""
     match schema.type:
-        case Type.LIST:
+        case Type.LIST if not schema.name:
             return f"[]{go_type(schema.items)}"
+        case Type.MAP if schema.items.type is Type.QUANTITY:
+            return "v1.ResourceList"
         case Type.MAP:
             return f"map[string]{go_type(schema.items)}"
         case Type.INTEGER:
             return "int64" if schema.format == "int64" else "int32"
-        case _ if schema.name and schema.type in (Type.OBJECT, Type.STRING):
+        case _ if schema.name and schema.type in (Type.OBJECT, Type.STRING, Type.LIST):
             return ".".join(schema.name.split(".")[-2:])
         case _:
             return _GO_TYPES.get(schema.type, "")
