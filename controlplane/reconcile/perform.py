@@ -38,7 +38,9 @@ Name = tuple[str, str, str, str]  # group, plural, namespace, name
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class Written:
+    """What must show before the key is looked at again."""
+
     resource: Resource
     namespace: str
     name: str
@@ -58,7 +60,7 @@ class Settle:
         for event in self._waiters.get((resource.group, resource.plural, namespace, name), ()):
             event.set()
 
-    async def wait(self, written: Iterable[_Written], watched: Collection[tuple[str, str]]) -> None:
+    async def wait(self, written: Iterable[Written], watched: Collection[tuple[str, str]]) -> None:
         for item in written:
             if (item.resource.group, item.resource.plural) not in watched or self._shows(item):
                 continue
@@ -68,13 +70,13 @@ class Settle:
             except TimeoutError:
                 continue
 
-    def _shows(self, item: _Written) -> bool:
+    def _shows(self, item: Written) -> bool:
         found = self._reads.get(item.resource, item.namespace, item.name)
         if found is None:
             return item.leaving
         return item.revision > 0 and revision_of(found) >= item.revision
 
-    async def _until_shown(self, item: _Written) -> None:
+    async def _until_shown(self, item: Written) -> None:
         key = (item.resource.group, item.resource.plural, item.namespace, item.name)
         event = asyncio.Event()
         self._waiters.setdefault(key, []).append(event)
@@ -104,9 +106,13 @@ class Performer:
         self._client = client
         self._recorder = recorder
         self._source = source
-        self.written: list[_Written] = []
+        self._written: dict[Name, Written] = {}  # of two writes to one object the later counts
         self.again: timedelta | None = None  # the earliest asked for
         self.count = 0  # of writes that reached the API
+
+    @property
+    def written(self) -> Collection[Written]:
+        return self._written.values()
 
     async def run(self, writes: Iterable[Write]) -> None:
         """In order; raises what the first failing write raised."""
@@ -218,13 +224,13 @@ class Performer:
         # or the last state of an object that is gone.
         deleting = bool(left.get("metadata", {}).get("deletionTimestamp"))
         revision = revision_of(left) if deleting else 0
-        self.written.append(_Written(write.resource, namespace, meta["name"], revision, True))
+        self._note(Written(write.resource, namespace, meta["name"], revision, True))
 
     def _expect(self, resource: Resource, made: Object) -> None:
         meta = made.get("metadata", {})
         if meta.get("name"):
-            self.written.append(
-                _Written(
+            self._note(
+                Written(
                     resource,
                     meta.get("namespace", ""),
                     meta["name"],
@@ -232,3 +238,7 @@ class Performer:
                     bool(meta.get("deletionTimestamp")),
                 )
             )
+
+    def _note(self, item: Written) -> None:
+        name = (item.resource.group, item.resource.plural, item.namespace, item.name)
+        self._written[name] = item
