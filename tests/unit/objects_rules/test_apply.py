@@ -318,6 +318,52 @@ def test_an_apply_leaves_its_arguments_alone() -> None:
     assert [live, new] == before
 
 
+NESTED = obj(
+    items=keyed(obj(name=STRING, value=set_of(STRING)), "name"),
+    struct=obj(name=STRING, value=INTEGER),
+)
+
+
+def nested(live: Any, new: Any, manager: str) -> dict[str, Any]:
+    return applied(live, new, manager, schema=NESTED)
+
+
+def updated(live: Any, new: Any) -> dict[str, Any]:
+    kept = {**new, "metadata": live["metadata"]}
+    return tracked(live, kept, "controller", schema=NESTED, api_version="v1")
+
+
+def test_an_item_that_others_apply_keeps_what_is_theirs_and_nobodys() -> None:
+    live = nested(None, {"items": [{"name": "a"}, {"name": "b", "value": ["c"]}]}, "one")
+    live = nested(live, {"items": [{"name": "b", "value": ["d"]}]}, "two")
+    live = updated(live, {"items": [{"name": "a"}, {"name": "b", "value": ["c", "d", "e"]}]})
+    after = nested(live, {"items": [{"name": "a"}]}, "one")
+    assert after["items"] == [{"name": "a"}, {"name": "b", "value": ["d", "e"]}]
+
+
+def test_an_item_that_one_applied_goes_with_what_updates_put_into_it() -> None:
+    live = nested(None, {"items": [{"name": "a"}, {"name": "b", "value": ["c"]}]}, "one")
+    live = nested(live, {"items": [{"name": "a", "value": ["b"]}]}, "two")
+    live = updated(
+        live, {"items": [{"name": "a", "value": ["b"]}, {"name": "b", "value": ["c", "d"]}]}
+    )
+    after = nested(live, {"items": [{"name": "a"}]}, "one")
+    assert after["items"] == [{"name": "a", "value": ["b"]}]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"struct": {}}, {"struct": None}])
+def test_a_struct_keeps_what_others_set_in_it(wanted: Any) -> None:
+    live = nested(None, {"struct": {"name": "a"}}, "one")
+    live = updated(live, {"struct": {"name": "a", "value": 1}})
+    assert nested(live, wanted, "one")["struct"] == {"value": 1}
+
+
+def test_what_an_update_took_over_stays() -> None:
+    live = nested(None, {"struct": {"name": "a"}}, "one")
+    live = updated(live, {"struct": {"name": "b", "value": 1}})
+    assert nested(live, {"struct": None}, "one")["struct"] == {"name": "b", "value": 1}
+
+
 SPEC = obj(
     name=STRING,
     count=INTEGER,
