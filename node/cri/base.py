@@ -318,7 +318,7 @@ class Runtime(Protocol):
         """Network included; the sandbox's id."""
 
     async def stop_sandbox(self, sandbox_id: str) -> None:
-        """Stops its containers too, at once. Done twice is done."""
+        """Stops its containers too, at once. To stop or remove what is gone is no error."""
 
     async def remove_sandbox(self, sandbox_id: str) -> None: ...
 

@@ -6,6 +6,7 @@ grpclib or protobuf error leaves this module: callers act on ``base``'s few erro
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -142,12 +143,14 @@ class CriClient:
     async def stop_sandbox(self, sandbox_id: str) -> None:
         runtime, _ = self._connect()
         request = pb.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self._call(runtime.StopPodSandbox, request)
+        with contextlib.suppress(NotFound):
+            await self._call(runtime.StopPodSandbox, request)
 
     async def remove_sandbox(self, sandbox_id: str) -> None:
         runtime, _ = self._connect()
         request = pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id)
-        await self._call(runtime.RemovePodSandbox, request)
+        with contextlib.suppress(NotFound):
+            await self._call(runtime.RemovePodSandbox, request)
 
     async def sandboxes(self, labels: Mapping[str, str] | None = None) -> Sequence[Sandbox]:
         runtime, _ = self._connect()
@@ -181,12 +184,14 @@ class CriClient:
     async def stop_container(self, container_id: str, timeout: int) -> None:  # noqa: ASYNC109
         runtime, _ = self._connect()
         request = pb.StopContainerRequest(container_id=container_id, timeout=timeout)
-        await self._call(runtime.StopContainer, request, timeout + _QUICK)
+        with contextlib.suppress(NotFound):
+            await self._call(runtime.StopContainer, request, timeout + _QUICK)
 
     async def remove_container(self, container_id: str) -> None:
         runtime, _ = self._connect()
         request = pb.RemoveContainerRequest(container_id=container_id)
-        await self._call(runtime.RemoveContainer, request)
+        with contextlib.suppress(NotFound):
+            await self._call(runtime.RemoveContainer, request)
 
     async def containers(
         self,

@@ -344,7 +344,8 @@ class Hands:
     async def _stop(self, seen: Seen, pod: Object, view: PodView, how: tuple[int, str]) -> None:
         grace, why = how
         name = seen.status.name
-        container = next((c for c in all_containers(pod) if c["name"] == name), {"name": name})
+        found = [c for c in all_containers(pod) if c["name"] == name]
+        container: Mapping[str, Any] = found[0] if found else {"name": name}
         about = with_field_path(pod, name)
         self._parts.recorder.record(about, "Normal", "Killing", why.format(name=name))
         hook = (container.get("lifecycle") or {}).get("preStop")

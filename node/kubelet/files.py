@@ -90,7 +90,7 @@ def write_payload(folder: Path, payload: Payload, group: int | None) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o777)
     current = folder / _DATA
-    if current.is_symlink() and _shows(current, payload):
+    if current.is_symlink() and _shows(current, payload, group):
         return False
     old = folder / current.readlink() if current.is_symlink() else None
     fresh = _fresh(folder)
@@ -122,10 +122,14 @@ def _fresh(folder: Path) -> Path:
 def _write(path: Path, file: File, group: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(file.data)
-    mode = file.mode | 0o440 if group is not None else file.mode
     if group is not None or file.uid is not None:
         os.chown(path, -1 if file.uid is None else file.uid, -1 if group is None else group)
-    path.chmod(mode)
+    path.chmod(_mode(file, group))
+
+
+def _mode(file: File, group: int | None) -> int:
+    """The group that a pod asked for may always read."""
+    return file.mode | 0o440 if group is not None else file.mode
 
 
 def _link(folder: Path, names: set[str]) -> None:
@@ -138,13 +142,13 @@ def _link(folder: Path, names: set[str]) -> None:
             link.unlink()
 
 
-def _shows(current: Path, payload: Payload) -> bool:
+def _shows(current: Path, payload: Payload, group: int | None) -> bool:
     found = {str(p.relative_to(current)): p for p in current.rglob("*") if p.is_file()}
     if found.keys() != payload.keys():
         return False
     return all(
         path.read_bytes() == payload[name].data
-        and payload[name].mode == payload[name].mode & stat.S_IMODE(path.stat().st_mode)
+        and stat.S_IMODE(path.stat().st_mode) == _mode(payload[name], group)
         for name, path in found.items()
     )
 

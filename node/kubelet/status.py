@@ -283,6 +283,8 @@ def _initializing(pod: Object, out: Mapping[str, Any]) -> bool:
 
 
 def _initialized(given: Inputs, out: Mapping[str, Any]) -> tuple[bool, str, str]:
+    if out["phase"] == "Succeeded":
+        return True, "PodCompleted", ""
     containers = given.pod["spec"].get("initContainers", ())
     if not containers:
         return True, "", ""
@@ -292,8 +294,6 @@ def _initialized(given: Inputs, out: Mapping[str, Any]) -> tuple[bool, str, str]
         for c, s in zip(containers, out["initContainerStatuses"], strict=True)
         if not (s["started"] if is_sidecar(c) else s["ready"])
     ]
-    if out["phase"] == "Succeeded":
-        return True, "PodCompleted", ""
     if begun or not pending:
         return True, "", ""
     text = f"containers with incomplete status: [{' '.join(pending)}]"
