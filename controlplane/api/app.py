@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 REQUEST_SECONDS = 60.0
 MOST_REQUESTS = 400  # in flight, long-running ones not counted
 _LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
+_IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
 _HEALTH = ("/livez", "/readyz", "/healthz")
 
 # Paths beside the API (the supervisor's): each decides itself who may.
@@ -134,7 +135,7 @@ class ApiServer:
         if not route.plural and route.path.startswith(_HEALTH):
             return self._healthy(request, route)
         user = await self._authenticated(request)
-        if "Impersonate-User" in request.headers or "Impersonate-Group" in request.headers:
+        if any(name in request.headers for name in _IMPERSONATION):
             user = impersonated(request.headers, user, self.parts.authorizer)
         self._authorize(user, route, request.query.get("fieldSelector", ""))
         if not route.plural:

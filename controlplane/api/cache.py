@@ -11,6 +11,7 @@ the event loop.
 """
 
 import asyncio
+import logging
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from controlplane.api.history import History, Line, Occurrence, Watcher
 from controlplane.client.base import Change, Object
 from controlplane.objects.kinds import CORE, Kinds, Resource
 from controlplane.store.base import Compacted, Event, KeyValue, Store
+
+log = logging.getLogger(__name__)
 
 HISTORY_BYTES = 4 << 20
 DECODED_BYTES = 1 << 20
@@ -136,7 +139,11 @@ class ObjectCache:
         bucket.changed = revision
         self._history.add(bucket.line, Occurrence(revision, old, new))
         for resource, deliver in list(bucket.feeds):
-            deliver(self._told(resource, old, new))
+            try:
+                deliver(self._told(resource, old, new))
+            except Exception:
+                # One bad reader must not keep the others, and the server, from going on.
+                log.exception("a reader of %s failed", resource.group_resource)
 
     def _set(self, entry: Entry) -> None:
         bucket = self.bucket(entry.key)

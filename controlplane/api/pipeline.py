@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import orjson
+
 from controlplane.api.allocate import Allocator
 from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Call, Parts
@@ -21,7 +23,6 @@ from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import clone
 from controlplane.objects.schema import Schema, Schemas, Type
 
-copy = clone
 _ALLOCATORS: "WeakKeyDictionary[ObjectCache, Allocator]" = WeakKeyDictionary()
 
 
@@ -32,6 +33,12 @@ def allocator(parts: Parts) -> Allocator:
         found = _ALLOCATORS[parts.cache] = Allocator(parts.network)
         found.follow(parts.cache)
     return found
+
+
+def copy(obj: Object) -> dict[str, Any]:
+    """A deep copy; through JSON, which is several times faster than a walk in Python."""
+    copied: dict[str, Any] = orjson.loads(orjson.dumps(obj))
+    return copied
 
 
 def check_type(kind: Kind, obj: dict[str, Any]) -> None:

@@ -243,6 +243,8 @@ class Rest:
         self, request: web.BaseRequest, call: Call, answer: Answer, output: Output
     ) -> web.Response:
         data = answer.data
+        if call.subresource == "scale":
+            output = Output(output.media, pretty=output.pretty)  # a Scale has no other form
         if output.form:
             include = request.query.get("includeObject", "")
             data = forms.one(call.kind, data, output, now=self._parts.clock(), include=include)
