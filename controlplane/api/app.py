@@ -94,11 +94,7 @@ class ApiServer:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
         route = parse(request.method, request.rel_url.raw_path, request.query)
-        self.metrics.running += 1
-        try:
-            response = await self._answered(request, route)
-        finally:
-            self.metrics.running -= 1
+        response = await self._answered(request, route)
         seconds = asyncio.get_running_loop().time() - started
         verb = "CONNECT" if route.subresource in _LONG_RUNNING else route.verb.upper()
         labels = (verb, route.plural, route.subresource, response.status)
@@ -109,12 +105,7 @@ class ApiServer:
         try:
             if route.verb == "watch" or route.subresource in _LONG_RUNNING:
                 return await self._serve(request, route)
-            if self.metrics.running > MOST_REQUESTS:
-                raise too_many_requests("Too many requests, please try again later.", 1)
-            if route.verb in ("get", "list"):
-                return await self._serve(request, route)
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return await self._serve(request, route)
+            return await self._soon(request, route)
         except StatusError as error:
             return failure(error)
         except TimeoutError:
@@ -127,6 +118,19 @@ class ApiServer:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return failure(internal("the request could not be handled"))
+
+    async def _soon(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        """Within a time, and not too many at once: watches and streams are not counted."""
+        if self.metrics.running >= MOST_REQUESTS:
+            raise too_many_requests("Too many requests, please try again later.", 1)
+        self.metrics.running += 1
+        try:
+            if route.verb in ("get", "list"):
+                return await self._serve(request, route)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return await self._serve(request, route)
+        finally:
+            self.metrics.running -= 1
 
     async def _serve(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         extra = self._extra.get(route.path.split("/", 2)[1])

@@ -372,3 +372,35 @@ async def test_a_review_has_no_table() -> None:
     async with browsing() as browser:
         reply = await browser.send("POST", path, {}, Accept=accept)
     assert reply.code == 406
+
+
+async def test_a_client_that_waits_for_leave_to_send_gets_it() -> None:
+    body = orjson.dumps(named("a"))
+    head = (
+        f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    async with listening() as served, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(head.encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201")
+        writer.close()
+
+
+async def test_open_watches_do_not_count_as_requests_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("controlplane.api.app.MOST_REQUESTS", 1)
+    async with browsing() as browser, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        for _ in range(3):
+            tasks.create_task(browser.send("GET", f"{MAPS}?watch=1&timeoutSeconds=1"))
+        while browser.served.parts.cache.statistics()["watches"] < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await browser.send("GET", MAPS)).code == 200
+        browser.served.api.metrics.running = 1
+        busy = await browser.send("GET", MAPS)
+        browser.served.api.metrics.running = 0
+        await browser.served.api.stop()
+    assert (busy.code, busy.headers["Retry-After"]) == (429, "1")
