@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from controlplane.api.admission.registry import default_admissions
+from controlplane.api.admission.resource_quota import ResourceQuota
 from controlplane.api.authn import (
     BootstrapTokenAuthenticator,
     CertificateAuthenticator,
@@ -17,11 +18,12 @@ from controlplane.api.authn import (
     UnionAuthenticator,
 )
 from controlplane.api.authorize import Chain, Masters
-from controlplane.api.base import MASTERS_GROUP, User
+from controlplane.api.base import MASTERS_GROUP, Admission, User
 from controlplane.api.bootstrap_policy import node_rules
 from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Network, Parts
 from controlplane.api.customresources.admit import Definitions, Values
+from controlplane.api.local import LocalClient
 from controlplane.api.node_authorizer import NodeAuthorizer
 from controlplane.api.present import presenter
 from controlplane.api.rbac import Rbac
@@ -43,6 +45,7 @@ from controlplane.controllers import (
     node_role,
     pod_gc,
     replicaset,
+    resource_quota,
     root_ca,
     serviceaccount,
     taint_eviction,
@@ -52,6 +55,7 @@ from controlplane.controllers.deployment.controller import DEPLOYMENT
 from controlplane.controllers.endpoints.legacy import ENDPOINTS_CONTROLLER
 from controlplane.controllers.endpoints.mirror import MIRROR
 from controlplane.controllers.endpoints.slices import ENDPOINTSLICE
+from controlplane.controllers.job.controller import JOB
 from controlplane.deploy.deployer import Deployer
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
@@ -103,6 +107,15 @@ def foundation(config: Config, pki: Pki, store: Store) -> Foundation:
 
 def parts(base: Foundation) -> Parts:
     """Of the API server."""
+
+    def itself() -> Client:
+        return LocalClient(made, ITSELF)
+
+    made = _parts(base, ResourceQuota(itself, now))
+    return made
+
+
+def _parts(base: Foundation, last_admission: Admission) -> Parts:
     config, pki, cache = base.config, base.pki, base.cache
     accounts = ServiceAccountAuthenticator(base.tokens, cache, now)
     bearers = (BootstrapTokenAuthenticator(cache, now), JoinTokenAuthenticator(pki.token.password))
@@ -129,6 +142,7 @@ def parts(base: Foundation) -> Parts:
             ),
             Definitions(),
             Values(base.schemas),
+            last_admission,
         ),
         reviews=StandardReviews(
             authorizer=authorizer,
@@ -202,11 +216,14 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
         taint_eviction.make(),
         pod_gc.make(),
         disruption.DISRUPTION,
+        resource_quota.make(base.kinds),
         kubernetes_service.make(
             str(config.service_cidr[1]), config.advertise_address, config.https_port
         ),
         DEPLOYMENT,
         replicaset.REPLICASET,
+        replicaset.REPLICATIONCONTROLLER,
+        JOB,
         ENDPOINTSLICE,
         ENDPOINTS_CONTROLLER,
         MIRROR,
