@@ -5,21 +5,21 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
-    asyncio.run(_live(Path(settings["report"]), ready))
+    report = Path(settings["report"])
+    lives = report.read_text().count("child ") + 1 if report.exists() else 1
+    with report.open("a", buffering=1) as file:
+        asyncio.run(_live(file, lives, ready))
     return 0
 
 
-async def _live(report: Path, ready: Callable[[], None]) -> None:
+async def _live(file: TextIO, lives: int, ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     ready()
-    with report.open("a") as file:
-        lives = report.read_text().count("child ") + 1
-        file.write(f"child {os.getpid()}\nlife {lives}\n")
-        file.flush()
-        await stop.wait()
-        file.write("orderly stop\n")
+    file.write(f"child {os.getpid()}\nlife {lives}\n")
+    await stop.wait()
+    file.write("orderly stop\n")
