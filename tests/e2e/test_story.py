@@ -118,9 +118,8 @@ def test_a_change_of_values_upgrades_and_deletion_uninstalls(node: Node, chart: 
     assert states == [(1, "superseded"), (2, "deployed")]
     node.kubectl("delete", "helmchart", "hello", "-n", "kube-system")
     node.until(lambda: not node.get("secrets", "-l", "owner=helm,name=hello")["items"])
-    for kind in ("deployments", "services", "configmaps"):
-        label = "app.kubernetes.io/instance=hello"
-        node.until(lambda kind=kind: not node.get(kind, "-l", label)["items"])  # type: ignore[misc]
+    kinds = "deployments,services,configmaps"
+    node.until(lambda: not node.get(kinds, "-l", "app.kubernetes.io/instance=hello")["items"])
 
 
 def helm(node: Node) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
