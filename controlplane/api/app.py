@@ -28,6 +28,7 @@ from controlplane.api.relay import KubeletRelay
 from controlplane.api.rest import Rest
 from controlplane.api.root import Root
 from controlplane.api.route import Route, parse
+from controlplane.api.upgrade import Finished
 from controlplane.objects.errors import (
     StatusError,
     internal,
@@ -107,17 +108,18 @@ class ApiServer:
                 return await self._serve(request, route)
             return await self._soon(request, route)
         except StatusError as error:
-            return failure(error)
+            return _failed(request, error)
         except TimeoutError:
-            return failure(timed_out("request did not complete within the allotted time"))
+            why = "request did not complete within the allotted time"
+            return _failed(request, timed_out(why))
         except StoreError as error:
             log.warning("%s %s: %s", request.method, request.path, error)
-            return failure(internal(str(error)))
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+            return _failed(request, internal(str(error)))
+        except ConnectionError:
+            return Finished(499)  # the client has gone
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return failure(internal("the request could not be handled"))
+            return _failed(request, internal("the request could not be handled"))
 
     async def _soon(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         """Within a time, and not too many at once: watches and streams are not counted."""
@@ -239,6 +241,15 @@ class _Lower(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._headers)
+
+
+def _failed(request: web.BaseRequest, error: StatusError) -> web.StreamResponse:
+    """An answer that has begun can only be cut off, so that nobody takes it for whole."""
+    if request.writer.output_size:
+        if request.transport is not None:
+            request.transport.abort()
+        return Finished(error.code)
+    return failure(error)
 
 
 def failure(error: StatusError) -> web.Response:

@@ -37,6 +37,7 @@ _TOO_OLD = (
     "inconsistent list - objects that were created, modified, or deleted between the time the "
     "first chunk was returned and now may show up in the list."
 )
+_TOKEN_SECONDS = 300  # as long as etcd behind kube-apiserver keeps history, whatever we keep
 _FRESH_SECONDS = 3.0  # how long a read waits for a revision that has not been reached
 
 
@@ -167,7 +168,7 @@ async def list_page(parts: Parts, call: Call, matcher: Matcher, options: ListOpt
     prefix = call.kind.prefix(call.namespace if call.kind.namespaced else "")
     revision, start = 0, ""
     if options.continue_:
-        revision, start = _read_token(options.continue_, prefix)
+        revision, start = _read_token(options.continue_, prefix, _now(parts))
     elif options.resource_version not in ("", "0"):
         asked = revision_of(options.resource_version)
         await fresh(parts, asked)
@@ -175,8 +176,9 @@ async def list_page(parts: Parts, call: Call, matcher: Matcher, options: ListOpt
             revision = asked
     limit = 0 if options.resource_version == "0" and not options.continue_ else options.limit
     if revision > 0 and revision < parts.cache.bucket(prefix).changed:
-        return await _past_page(parts, prefix, matcher, _Cut(revision, start, limit))
-    cut = _Cut(revision if revision > 0 else parts.cache.revision, start, limit)
+        return await _past_page(parts, prefix, matcher, _Cut(revision, start, limit, _now(parts)))
+    shown = revision if revision > 0 else parts.cache.revision
+    cut = _Cut(shown, start, limit, _now(parts))
     return _present_page(parts, prefix, matcher, cut)
 
 
@@ -185,6 +187,7 @@ class _Cut:
     revision: int
     start: str
     limit: int
+    now: int  # Unix time, for the token
 
 
 def _present_page(parts: Parts, prefix: str, matcher: Matcher, cut: _Cut) -> Page:
@@ -206,7 +209,7 @@ def _cut_page(span: Sequence[Entry], prefix: str, matcher: Matcher, cut: _Cut) -
         if not matcher.everything and not matcher.matches(entry):
             continue
         if len(taken) == cut.limit:
-            token = _token(cut.revision, entry.key[len(prefix) :])
+            token = _token(cut.revision, entry.key[len(prefix) :], cut.now)
             remaining = len(span) - at if matcher.everything else None
             return Page(cut.revision, taken, token, remaining)
         taken.append(entry)
@@ -226,7 +229,7 @@ async def _past_page(parts: Parts, prefix: str, matcher: Matcher, cut: _Cut) -> 
                 f"The provided resource version {cut.revision} is too old: the list is no "
                 "longer available",
             ) from None
-        raise ContinueExpired(_token(-1, cut.start[len(prefix) :])) from None
+        raise ContinueExpired(_token(-1, cut.start[len(prefix) :], cut.now)) from None
     except FutureRevision as future:
         raise too_large(cut.revision, future.current) from None
     entries = [
@@ -241,20 +244,28 @@ async def _past_page(parts: Parts, prefix: str, matcher: Matcher, cut: _Cut) -> 
     return page
 
 
-def _token(revision: int, start: str) -> str:
+def _now(parts: Parts) -> int:
+    return int(parts.clock().timestamp())
+
+
+def _token(revision: int, start: str, now: int) -> str:
     """``start``: the key of the first object not yet given, behind the prefix."""
-    token = orjson.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start})
+    token = orjson.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": start, "at": now})
     return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
 
-def _read_token(text: str, prefix: str) -> tuple[int, str]:
+def _read_token(text: str, prefix: str, now: int) -> tuple[int, str]:
+    """The revision, below zero for an inconsistent list, and the key to begin with."""
     try:
         token = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         version, revision, start = token["v"], int(token["rv"]), str(token["start"])
+        age = now - int(token.get("at", now))
     except (binascii.Error, ValueError, KeyError, TypeError):
         raise bad_request("continue key is not valid: illegal base64 data") from None
     if version != "meta.k8s.io/v1":
         raise bad_request(f'continue key is not valid: server does not recognize "{version}"')
     if not start or start.startswith("/") or "/../" in f"/{start}/":
         raise bad_request(f"continue key is not valid: {start}")
+    if revision > 0 and age > _TOKEN_SECONDS:
+        raise ContinueExpired(_token(-1, start, now))
     return revision, prefix + start

@@ -24,6 +24,7 @@ from controlplane.api.negotiate import (
     read_object,
     read_yaml,
     render,
+    status_bytes,
     warning_header,
 )
 from controlplane.api.present import present, present_one
@@ -140,8 +141,11 @@ class Rest:
                 if told:
                     await response.write(shaper.lines(told))
             await response.write_eof()
-        except ConnectionError:
-            pass  # the client has gone; nobody is left to tell
+        except StatusError as error:
+            if not response.prepared:
+                raise
+            await response.write(event_line(watch.ERROR, status_bytes(error)))
+            await response.write_eof()
         finally:
             await stream.aclose()
         return response

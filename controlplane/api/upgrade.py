@@ -24,11 +24,11 @@ _CONNECT_SECONDS = 30.0
 _DROPPED = frozenset({"host", "authorization", "content-length", "x-forwarded-for"})
 
 
-class Upgraded(web.StreamResponse):
-    """What aiohttp is told of a connection that is no longer its own."""
+class Finished(web.StreamResponse):
+    """What aiohttp is told where nothing is left to send: the connection is closed next."""
 
-    def __init__(self) -> None:
-        super().__init__(status=101)
+    def __init__(self, status: int) -> None:
+        super().__init__(status=status)
         self.force_close()
 
     @property
@@ -76,7 +76,7 @@ async def relay_upgrade(
         await _pipe(request, head, reader, writer)
     finally:
         writer.close()
-    return Upgraded()
+    return Finished(101)
 
 
 def _head(request: web.BaseRequest, target: Target, path: str, headers: Mapping[str, str]) -> bytes:

@@ -5,6 +5,7 @@ import gzip
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from controlplane.objects.resources import CONFIG_MAPS
-from tests.fakes.api_server import Served, listening
+from tests.fakes.api_server import NOW, Served, listening
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 NO_PATH = "the server could not find the requested resource"
@@ -203,6 +204,22 @@ async def test_an_expired_page_offers_to_go_on_inconsistently() -> None:
         rest = (await browser.send("GET", f"{MAPS}?continue={token}")).json
     assert [item["metadata"]["name"] for item in rest["items"]] == ["b"]
     assert rest["metadata"]["resourceVersion"] == "4"
+
+
+async def test_a_page_expires_with_time_though_nothing_changed() -> None:
+    now = [NOW]
+    async with browsing(clock=lambda: now[0]) as browser:
+        for name in "abc":
+            await browser.send("POST", MAPS, named(name))
+        first = (await browser.send("GET", f"{MAPS}?limit=1")).json
+        now[0] += timedelta(seconds=301)
+        token = first["metadata"]["continue"]
+        gone = await browser.send("GET", f"{MAPS}?limit=1&continue={token}")
+        token = gone.json["metadata"]["continue"]
+        rest = (await browser.send("GET", f"{MAPS}?limit=1&continue={token}")).json
+    assert gone.code == 410
+    assert [item["metadata"]["name"] for item in rest["items"]] == ["b"]
+    assert rest["metadata"]["continue"]
 
 
 async def test_a_list_of_an_exact_version_shows_the_past() -> None:

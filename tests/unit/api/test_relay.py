@@ -214,3 +214,20 @@ async def test_a_container_must_be_named_where_there_are_several() -> None:
     assert status["message"] == (
         "a container name must be specified for pod two, choose one of: [a b]"
     )
+
+
+async def test_an_answer_that_breaks_off_is_not_taken_for_whole() -> None:
+    async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nline\r\n")
+        await writer.drain()
+        writer.close()
+
+    backend = await asyncio.start_server(breaking, "127.0.0.1", 0)
+    port = backend.sockets[0].getsockname()[1]
+    async with backend, cluster() as (served, _), aiohttp.ClientSession() as http:
+        endpoint = {"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}}
+        await served.client.patch(NODES, "", "n1", body=endpoint, subresource="status")
+        with pytest.raises(aiohttp.ClientError):
+            async with http.get(f"{served.url}{POD}/log") as answer:
+                await answer.read()
