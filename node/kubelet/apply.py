@@ -6,7 +6,7 @@ why and waits; an exception never ends a pod's worker.
 """
 
 import asyncio
-import contextlib
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,12 +21,11 @@ from node.cri.base import (
     ContainerConfig,
     Image,
     Mount,
-    NotFound,
     Runtime,
     RuntimeFailure,
     SandboxConfig,
 )
-from node.kubelet import cgroups, env, naming, spec
+from node.kubelet import cgroups, env, logs, naming, resources, spec
 from node.kubelet.actions import Target, perform
 from node.kubelet.base import (
     SERVICES,
@@ -44,6 +43,7 @@ from node.kubelet.plan import (
     MakeSandbox,
     Remove,
     RemoveSandbox,
+    Resize,
     Run,
     Step,
     Stop,
@@ -79,6 +79,7 @@ class Parts:
     clock: Clock
     machine: naming.ResolvConf
     handler_of: Callable[[Object], Awaitable[str]]  # the runtime handler of a RuntimeClass
+    pods: Callable[[], Sequence[Object]]  # all of this node
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +117,15 @@ class Hands:
                 await self._stop(step.seen, pod, view, (_grace_for(step, pod), step.why))
             case StopAll():
                 await self._stop_all(step, pod, view)
+            case Resize():
+                await self._resize(step.seen, pod)
             case StopSandbox():
-                with contextlib.suppress(NotFound):
-                    await runtime.stop_sandbox(step.id)
+                await runtime.stop_sandbox(step.id)
             case Remove():
-                with contextlib.suppress(NotFound):
-                    await runtime.remove_container(step.id)
+                await runtime.remove_container(step.id)
+                await asyncio.to_thread(logs.unlink, self._parts.settings, step.id)
             case RemoveSandbox():
-                with contextlib.suppress(NotFound):
-                    await runtime.remove_sandbox(step.id)
+                await runtime.remove_sandbox(step.id)
 
     # -- the sandbox
 
@@ -134,8 +135,11 @@ class Hands:
             self.ready = await self._parts.volumes.prepare(pod, ips)
         except VolumeError as err:
             self._parts.recorder.record(pod, "Warning", "FailedMount", str(err))
-            self._pod_problem("ContainerCreating", "")
+            self._pod_problem("FailedMount", str(err))
             raise Failed from err
+        known = self._memory.pod_problem
+        if known is not None and known.reason == "FailedMount":
+            self._memory.pod_problem = None
         return self.ready
 
     async def _sandbox(self, step: MakeSandbox, pod: Object) -> None:
@@ -144,13 +148,14 @@ class Hands:
         try:
             config = await self._config(pod, step.attempt)
             await asyncio.to_thread(cgroups.ensure_pod, pod, parts.settings)
+            await asyncio.to_thread(cgroups.weigh_classes, parts.pods(), parts.settings)
             folder = Path(config.log_directory)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             await parts.runtime.run_sandbox(config)
         except (RuntimeFailure, ConfigError, OSError, StatusError, Unreachable) as err:
             text = f"Failed to create pod sandbox: {err}"
             parts.recorder.record(pod, "Warning", "FailedCreatePodSandBox", text)
-            self._pod_problem("ContainerCreating", "")
+            self._pod_problem("FailedCreatePodSandBox", text)
             raise Failed from err
         self._memory.pod_problem = None
 
@@ -278,6 +283,7 @@ class Hands:
             self._problem(step.name, about, "RunContainerError", err, again=timedelta())
             return
         self._memory.problems.pop(step.name, None)
+        await asyncio.to_thread(logs.link, place.pod, parts.settings, config, id_)
         parts.recorder.record(about, "Normal", "Started", "Container started")
         hook = (container.get("lifecycle") or {}).get("postStart")
         if hook and (problem := await self._hook(hook, id_, container, place.view)):
@@ -286,6 +292,16 @@ class Hands:
             )
             parts.recorder.record(about, "Normal", "Killing", "FailedPostStartHook")
             await parts.runtime.stop_container(id_, _LEAST_GRACE)
+
+    async def _resize(self, seen: Seen, pod: Object) -> None:
+        """The pod's cgroup first or last does not matter: its limit is the sum of both worlds."""
+        settings = self._parts.settings
+        container = next(c for c in all_containers(pod) if c["name"] == seen.status.name)
+        await asyncio.to_thread(cgroups.ensure_pod, pod, settings)
+        wanted = resources.of_container(pod, container, settings)
+        await self._parts.runtime.update_resources(seen.status.id, wanted)
+        shown = json.dumps(container.get("resources") or {}, sort_keys=True)
+        self._memory.resized[seen.status.id] = shown
 
     async def _hook(
         self, hook: Mapping[str, Any], id_: str, container: Mapping[str, Any], view: PodView
@@ -360,8 +376,7 @@ class Hands:
                 text = f"PreStopHook failed: {problem}"
                 self._parts.recorder.record(about, "Warning", "FailedPreStopHook", text)
             grace = max(_LEAST_GRACE, grace - round(time.monotonic() - began))
-        with contextlib.suppress(NotFound):
-            await self._parts.runtime.stop_container(seen.status.id, grace)
+        await self._parts.runtime.stop_container(seen.status.id, grace)
 
 
 def _grace_for(step: Stop, pod: Object) -> int:

@@ -33,6 +33,7 @@ POD_NAMESPACE = "io.kubernetes.pod.namespace"
 POD_UID = "io.kubernetes.pod.uid"
 CONTAINER_NAME = "io.kubernetes.container.name"
 CONTAINER_HASH = "io.kubernetes.container.hash"
+RESOURCES = "pinnace.dev/resources"  # JSON of what the container was started with
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 GRACE_PERIOD = "io.kubernetes.pod.terminationGracePeriod"
 

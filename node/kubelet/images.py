@@ -127,6 +127,7 @@ class Images:
             raise ImageProblem("ErrImageNeverPull", text)
         if image is not None and policy != "Always":
             text = f'Container image "{name}" already present on machine'
+            text += " and can be accessed by the pod"
             self._recorder.record(about, "Normal", "Pulled", text)
             return image
         return await self._pull(pod, name, about, sandbox)

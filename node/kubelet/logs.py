@@ -13,10 +13,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from controlplane.client.base import Object
 from controlplane.objects import meta
+from node.cri.base import ContainerConfig
 from node.kubelet import inotify
+from node.kubelet.base import Settings
 
 _CHUNK = 64 * 1024
+
+
+def link(pod: Object, settings: Settings, config: ContainerConfig, id_: str) -> None:
+    """Make the name that log shippers look for, ``/var/log/containers/…-<id>.log``. Blocks."""
+    meta_ = pod["metadata"]
+    folder = settings.log_dir.parent / "containers"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = folder / f"{meta_['name']}_{meta_['namespace']}_{config.name}-{id_}.log"
+    name.unlink(missing_ok=True)
+    directory = f"{meta_['namespace']}_{meta_['name']}_{meta_['uid']}"
+    name.symlink_to(settings.log_dir / directory / config.log_path)
+
+
+def unlink(settings: Settings, id_: str) -> None:
+    """Blocks."""
+    for name in (settings.log_dir.parent / "containers").glob(f"*-{id_}.log"):
+        name.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

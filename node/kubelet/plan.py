@@ -7,6 +7,7 @@ then the rest. A pod that is as it should be gives no steps, and the time at whi
 something will be due (back-off, deadline).
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from node.kubelet.view import (
     is_terminal,
     may_restart,
     moment,
+    resources_in_force,
 )
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=5)
@@ -80,7 +82,14 @@ class RemoveSandbox:
     id: str
 
 
-Step = MakeSandbox | StopSandbox | Run | Stop | StopAll | Remove | RemoveSandbox
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Give a running container the resources that the pod now names (KEP-1287)."""
+
+    seen: Seen
+
+
+Step = Resize | MakeSandbox | StopSandbox | Run | Stop | StopAll | Remove | RemoveSandbox
 
 
 @dataclass(slots=True)
@@ -205,6 +214,8 @@ def _regular(container: Mapping[str, Any], case: _Case, *, fresh: bool = False) 
     if current is not None and current.running:
         if why := _unwanted(container, current, case.memory):
             made.steps.append(Stop(current, why))
+        elif _differs(container, current, case.memory):
+            made.steps.append(Resize(current))
         return
     if seen is not None and seen.exited and not fresh:
         if not may_restart(case.pod, container, seen.status.exit_code):
@@ -237,7 +248,32 @@ def _unwanted(container: Mapping[str, Any], seen: Seen, memory: Memory) -> str:
     known = seen.status.annotations.get(CONTAINER_HASH)
     if known and known != container_hash(container):
         return "Container {name} definition changed, will be restarted"
+    if _needs_restart(container, seen, memory):
+        return "Container {name} resize requires restart"
     return ""
+
+
+def _differs(container: Mapping[str, Any], seen: Seen, memory: Memory) -> bool:
+    known = resources_in_force(seen, memory)
+    return bool(known) and json.loads(known) != (container.get("resources") or {})
+
+
+def _needs_restart(container: Mapping[str, Any], seen: Seen, memory: Memory) -> bool:
+    """Of what changed, is anything marked RestartContainer?"""
+    marked = {
+        rule["resourceName"]
+        for rule in container.get("resizePolicy", ())
+        if rule["restartPolicy"] == "RestartContainer"
+    }
+    if not marked or not _differs(container, seen, memory):
+        return False
+    old = json.loads(resources_in_force(seen, memory))
+    new = container.get("resources") or {}
+    return any(
+        old.get(kind, {}).get(name) != new.get(kind, {}).get(name)
+        for name in marked
+        for kind in ("requests", "limits")
+    )
 
 
 def _crash_loop(pod: Object, name: str, backoff: Backoff) -> Waiting:

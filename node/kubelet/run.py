@@ -18,9 +18,10 @@ from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
 from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Unsupported
-from node.kubelet import cgroups, naming
+from node.kubelet import admit, cgroups, naming
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
+    NODES,
     POD_UID,
     PODS,
     RUNTIME_CLASSES,
@@ -125,6 +126,7 @@ class Kubelet:
             clock=self._clock,
             machine=_machine_resolv_conf(settings.resolv_conf),
             handler_of=self._handler_of,
+            pods=lambda: [worker.pod for worker in self.workers.values()],
         )
         unsubscribe = self._feed.subscribe([PODS], self._pod_changed)
         try:
@@ -189,6 +191,10 @@ class Kubelet:
         if self._group is None or self._parts is None:
             raise RuntimeError("the kubelet does not run")
         worker = Worker(self._parts, self._client, self._group, pod, index=self._index)
+        if not pod.get("status", {}).get("containerStatuses") and pod["spec"]["containers"]:
+            # Only new pods: one that runs already is not asked again after a restart.
+            node = self._reads.get(NODES, "", self._config.node_name)
+            worker.memory.evicted = admit.refuse(pod, node)
         self.workers[worker.uid] = worker
         self._group.create_task(self._serve(worker))
         return worker

@@ -36,6 +36,7 @@ from node.kubelet.base import (
     POD_NAME,
     POD_NAMESPACE,
     POD_UID,
+    RESOURCES,
     RESTART_COUNT,
     ConfigError,
     Settings,
@@ -290,6 +291,7 @@ def container_config(
         annotations={
             CONTAINER_HASH: container_hash(container),
             RESTART_COUNT: str(attempt),
+            RESOURCES: json.dumps(container.get("resources") or {}, sort_keys=True),
             GRACE_PERIOD: str(pod["spec"].get("terminationGracePeriodSeconds", 30)),
             "io.kubernetes.container.terminationMessagePath": container.get(
                 "terminationMessagePath", "/dev/termination-log"

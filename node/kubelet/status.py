@@ -6,6 +6,7 @@ kept as they are; transition times change only with the status. Source: the Pod 
 Lifecycle", and KEP-3085 for PodReadyToStartContainers.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +29,7 @@ from node.kubelet.view import (
     is_started,
     may_restart,
     moment,
+    resources_in_force,
 )
 
 OURS = (
@@ -109,7 +111,7 @@ def _container(container: Mapping[str, Any], given: Inputs, *, init: bool) -> di
         out["lastState"] = _state(previous_seen)
     out["ready"] = _readiness(container, seen, memory, init=init)
     out["started"] = is_started(container, seen, memory)
-    out.update(_allocated(container))
+    out.update(_allocated(container, seen, memory))
     if (user := status.user) is not None:
         out["user"] = {
             "linux": {"uid": user[0], "gid": user[1], "supplementalGroups": list(user[2])}
@@ -129,11 +131,13 @@ def _readiness(container: Mapping[str, Any], seen: Seen, memory: Memory, *, init
     return is_ready(container, seen, memory)
 
 
-def _allocated(container: Mapping[str, Any]) -> dict[str, Any]:
+def _allocated(container: Mapping[str, Any], seen: Seen, memory: Memory) -> dict[str, Any]:
+    """What was granted, and what is in force: the two differ while a resize is under way."""
     wanted = container.get("resources")
     if not wanted:
         return {}
-    out: dict[str, Any] = {"resources": dict(wanted)}
+    known = resources_in_force(seen, memory) if seen.running else ""
+    out: dict[str, Any] = {"resources": json.loads(known) if known else dict(wanted)}
     if wanted.get("requests"):
         out["allocatedResources"] = dict(wanted["requests"])
     return out

@@ -8,7 +8,7 @@ from typing import Any
 from controlplane.client.base import Object
 from controlplane.objects import meta
 from node.cri.base import ContainerState, ContainerStatus, Sandbox
-from node.kubelet.base import is_sidecar
+from node.kubelet.base import RESOURCES, is_sidecar
 
 TERMINAL = frozenset({"Succeeded", "Failed"})
 
@@ -95,6 +95,12 @@ class Memory:
     started: set[str] = field(default_factory=set)  # container ids whose startup probe passed
     ready: dict[str, bool] = field(default_factory=dict)  # container id → readiness probe
     evicted: Waiting | None = None
+    resized: dict[str, str] = field(default_factory=dict)  # container id → resources, as JSON
+
+
+def resources_in_force(seen: Seen, memory: Memory) -> str:
+    """What a running container has now, as JSON: changed in place or as it was started."""
+    return memory.resized.get(seen.status.id) or seen.status.annotations.get(RESOURCES, "")
 
 
 def moment(nanoseconds: int) -> datetime:

@@ -77,6 +77,7 @@ class Worker:
         self._wanted: Mapping[str, Any] | None = None
         # As last written. A server may keep it in other words (quantities): never written twice.
         self._sent: Mapping[str, Any] | None = None
+        self._version = 0  # resourceVersion of the last write
         self._report = asyncio.Event()
         self._written = asyncio.Event()
         self._cleaned = False
@@ -88,8 +89,9 @@ class Worker:
 
     def update(self, pod: Object) -> None:
         before, self.pod = self.pod, pod
-        # What only the API server knows of the status: conditions of others, a first startTime.
         self.status = pod.get("status", {})
+        if self._is_overwritten(pod):
+            self._sent = None
         old, new = before["metadata"], pod["metadata"]
         if old.get("labels") != new.get("labels") or old.get("annotations") != new.get(
             "annotations"
@@ -98,6 +100,13 @@ class Worker:
         if old.get("deletionGracePeriodSeconds") != new.get("deletionGracePeriodSeconds"):
             self._interrupt()
         self.wake()
+
+    def _is_overwritten(self, pod: Object) -> bool:
+        """Did somebody else change what we reported, as the node controller does?"""
+        version = str(pod["metadata"].get("resourceVersion", ""))
+        if self._sent is None or not version.isdigit() or int(version) <= self._version:
+            return False
+        return _ours(pod.get("status", {})) != _ours(self._sent)
 
     def remove(self) -> None:
         """The object was deleted."""
@@ -138,8 +147,9 @@ class Worker:
                 self._wake.clear()
                 try:
                     seconds = await self._pass()
-                except (RuntimeFailure, StatusError, Unreachable, OSError) as err:
-                    _log.warning("pod %s/%s: %s", *key_of(self.pod), err)
+                except Exception as err:
+                    # A worker must outlive whatever its pod makes it stumble over.
+                    self._stumbled(err)
                     self._dirty = True
                     seconds, delay = delay, min(_RETRY_LONGEST, 2 * delay)
                 else:
@@ -207,15 +217,13 @@ class Worker:
                     self._tell(plan(self.pod, self.view, self.memory, self._parts.clock()))
         except Failed:
             pass
-        except NotFound as err:
-            _log.info("pod %s/%s: %s", *key_of(self.pod), err)
-        except (RuntimeFailure, StatusError, Unreachable, OSError) as err:
-            _log.warning("pod %s/%s: %s", *key_of(self.pod), err)
+        except Exception as err:
+            self._stumbled(err)
             await asyncio.sleep(_RETRY_FIRST)
-        except Exception:
-            # A worker must outlive what its pod makes it stumble over.
-            _log.exception("pod %s/%s", *key_of(self.pod))
-            await asyncio.sleep(_RETRY_LONGEST)
+
+    def _stumbled(self, err: Exception) -> None:
+        expected = isinstance(err, RuntimeFailure | StatusError | Unreachable | OSError)
+        _log.warning("pod %s/%s: %s", *key_of(self.pod), err, exc_info=None if expected else err)
 
     # -- looking
 
@@ -298,7 +306,7 @@ class Worker:
         if self.removed:
             return
         given = status.Inputs(
-            pod={**self.pod, "status": self.status},
+            pod={**self.pod, "status": self._base()},
             view=self.view,
             memory=self.memory,
             waiting=made.waiting,
@@ -308,6 +316,18 @@ class Worker:
         self._wanted = status.pod_status(given)
         self._written.clear()
         self._report.set()
+
+    def _base(self) -> Mapping[str, Any]:
+        """The status to go on from: the API's, but our own latest words where not yet written."""
+        if self._wanted is None:
+            return self.status
+        own = {c["type"]: c for c in self._wanted["conditions"] if c["type"] in status.OURS}
+        others = [c for c in self.status.get("conditions", ()) if c["type"] not in own]
+        return {
+            **self.status,
+            "startTime": self._wanted["startTime"],
+            "conditions": [*own.values(), *others],
+        }
 
     async def _reporter(self) -> None:
         """Writes the latest status; what was overtaken meanwhile is never sent."""
@@ -344,6 +364,8 @@ class Worker:
             PODS, namespace, name, body=body, type=PatchType.STRATEGIC, subresource="status"
         )
         self._sent, self.status = wanted, answer.get("status", wanted)
+        version = str(answer["metadata"].get("resourceVersion", ""))
+        self._version = int(version) if version.isdigit() else 0
 
     # -- the end
 
@@ -377,13 +399,18 @@ class Worker:
     async def _forget(self) -> None:
         """The last of a pod: containers, sandboxes, folders, logs."""
         runtime = self._parts.runtime
-        for seen in self.view.containers:
-            with contextlib.suppress(NotFound):
-                await runtime.remove_container(seen.status.id)
-        for sandbox in self.view.sandboxes:
-            with contextlib.suppress(NotFound):
-                await runtime.stop_sandbox(sandbox.id)
-                await runtime.remove_sandbox(sandbox.id)
         settings = self._parts.settings
+        for seen in self.view.containers:
+            await runtime.remove_container(seen.status.id)
+            await asyncio.to_thread(logs.unlink, settings, seen.status.id)
+        for sandbox in self.view.sandboxes:
+            await runtime.stop_sandbox(sandbox.id)
+            await runtime.remove_sandbox(sandbox.id)
         await self._parts.volumes.remove(self.uid)
         await asyncio.to_thread(files.remove_tree, spec.log_directory(self.pod, settings))
+
+
+def _ours(reported: Mapping[str, Any]) -> tuple[Any, ...]:
+    conditions = reported.get("conditions", ())
+    own = sorted((c["type"], c["status"]) for c in conditions if c["type"] in status.OURS)
+    return reported.get("phase"), own
