@@ -66,6 +66,8 @@ def check_namespace(call: Call, metadata: dict[str, Any]) -> None:
         if named:
             raise bad_request("namespace may not be set on cluster-scoped resources")
         return
+    if not call.namespace:
+        raise bad_request("an empty namespace may not be set during creation")
     if named and named != call.namespace:
         raise bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"

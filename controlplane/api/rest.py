@@ -44,6 +44,10 @@ from controlplane.objects.errors import (
 from controlplane.objects.kinds import Kind
 
 MAX_BODY = 3 << 20
+_DEPRECATED = {
+    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
 _PATCHES = {type_.value: type_ for type_ in PatchType}
 
 
@@ -116,7 +120,7 @@ class Rest:
             now=self._parts.clock(),
             include=query.get("includeObject", ""),
         )
-        return _response(body, output)
+        return _response(body, output, call.warnings)
 
     async def _watch(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         if call.subresource or "watch" not in call.kind.verbs:
@@ -322,6 +326,8 @@ def _call(request: web.BaseRequest, route: Route, kind: Kind, user: User) -> Cal
     )
     if options is not None:
         call.options = options
+    if kind.group_resource in _DEPRECATED:
+        call.warnings.append(_DEPRECATED[kind.group_resource])
     return call
 
 

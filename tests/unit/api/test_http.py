@@ -421,3 +421,11 @@ async def test_open_watches_do_not_count_as_requests_in_flight(
         browser.served.api.metrics.running = 0
         await browser.served.api.stop()
     assert (busy.code, busy.headers["Retry-After"]) == (429, "1")
+
+
+async def test_deprecated_kinds_say_so() -> None:
+    async with browsing() as browser:
+        reply = await browser.send("GET", "/api/v1/endpoints")
+    assert reply.headers["Warning"] == (
+        '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    )
