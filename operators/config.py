@@ -83,5 +83,5 @@ def _pem(section: Mapping[str, Any], name: str, folder: Path) -> str:
     if data := section.get(f"{name}-data"):
         return b64decode(data).decode()
     if path := section.get(name):
-        return (folder / path).read_text()
+        return (folder / str(path)).read_text()
     return ""

@@ -75,9 +75,9 @@ class Queue:
     async def _look(self, key: str) -> float | None:
         try:
             again = await self._reconcile(key)
-        except Exception as err:  # noqa: BLE001 - one key's failure must not stop the others
+        except Exception as err:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay = min(FIRST_DELAY * 2 ** (failures - 1), LONGEST_DELAY)
+            delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 10), LONGEST_DELAY)
             LOG.warning("%s %s: %s; again in %.0f s", self._name, key, err, delay)
             LOG.debug("%s %s", self._name, key, exc_info=True)
             return delay

@@ -11,27 +11,30 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
+from operators.client import WriterClient
 from operators.config import Config, Credentials, from_settings, read_kubeconfig
+from operators.helm import choose
+from operators.helm.apply import Charts
+from operators.helm.process import Runner
+from operators.queue import Queue
 
+# kopf imports the official client when it finds it, for types that we do not
+# use: 19 MiB in this process for nothing. It lives in operators/writer.py.
+_HIDDEN = [name for name in ("kubernetes", "kubernetes_asyncio") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]
+try:
+    import kopf
 
-def _import_kopf() -> Any:
-    # kopf imports the official client when it finds it, for types that we do not
-    # use: 19 MiB in this process for nothing. It lives in operators/writer.py.
-    hidden = [name for name in ("kubernetes", "kubernetes_asyncio") if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        import kopf
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-    return kopf
-
-
-kopf = _import_kopf()
+    from operators.helm import handlers as helm_handlers
+finally:
+    for _name in _HIDDEN:
+        del sys.modules[_name]
 
 LOG = logging.getLogger(__name__)
 
@@ -48,23 +51,42 @@ def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     return 0
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 async def _serve(config: Config, ready: Callable[[], None]) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, started = asyncio.Event(), asyncio.Event()
+    client = WriterClient(config)
+    registry = kopf.OperatorRegistry()
+    _login(registry, config)
+    queues = [_helm(config, client, registry)]
     async with asyncio.TaskGroup() as tasks:
-        registry = kopf.OperatorRegistry()
-        running: list[asyncio.Task[None]] = []
-        _login(registry, config)
-        started = asyncio.Event()
+        running = [tasks.create_task(queue.run()) for queue in queues]
         running.append(tasks.create_task(_call_when(started, ready)))
-        while not stop.is_set():
-            loop.add_signal_handler(signal.SIGTERM, stop.set)
-            if await _watch(registry, stop, started):
-                break
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+        await _watch_until(stop, registry, started)
         for task in running:
             task.cancel()
+    await client.close()
+
+
+def _helm(config: Config, client: WriterClient, registry: Any) -> Queue:
+    helm = choose.helm(config, Runner({"PATH": config.path, "PYTHONPATH": str(config.program_dir)}))
+    charts = Charts(config, client, helm, now=now, clock=time.monotonic)
+    queue = Queue("HelmChart", charts.reconcile)
+    helm_handlers.register(registry, queue.add)
+    return queue
+
+
+async def _watch_until(stop: asyncio.Event, registry: Any, started: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    while not stop.is_set():
+        # kopf takes the signal for itself while it runs, and ends in good order.
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        if await _watch(registry, stop, started):
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
 
 
 async def _call_when(event: asyncio.Event, call: Callable[[], None]) -> None:
@@ -83,7 +105,7 @@ async def _watch(registry: Any, stop: asyncio.Event, started: asyncio.Event) -> 
             stop_flag=stop,
             ready_flag=started,
         )
-    except Exception as err:  # noqa: BLE001 - any failure of the framework is answered alike
+    except Exception as err:
         LOG.warning("the watches ended: %s; beginning again in %.0f s", err, RETRY_SECONDS)
         return False
     return True
@@ -94,13 +116,15 @@ def _settings() -> Any:
     settings.posting.enabled = False
     settings.process.ultimate_exiting_timeout = None
     settings.watching.inactivity_timeout = WATCH_SECONDS
+    # The records of releases are the largest Secrets of all, and of no interest here.
+    settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = (0.5, 1, 1, 2, 3, 5, 8, 10, 10, 10)
     return settings
 
 
 def _login(registry: Any, config: Config) -> None:
-    @kopf.on.login(registry=registry, retries=3, backoff=1.0)  # type: ignore[untyped-decorator, unused-ignore]
+    @kopf.on.login(registry=registry, retries=3, backoff=1.0)
     def login(**_: Any) -> Any:
         return _connection(read_kubeconfig(config.kubeconfig))
 

@@ -1,0 +1,42 @@
+"""Event objects, as ``kubectl describe`` shows them. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+COMPONENT = "pinnace-operators"
+
+
+def event(
+    about: Mapping[str, Any], *, warning: bool = False, reason: str, message: str, now: str
+) -> dict[str, Any]:
+    """``about``: the object, with apiVersion and kind. ``now``: RFC 3339."""
+    metadata = about["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "generateName": f"{metadata['name']}.",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        },
+        "type": "Warning" if warning else "Normal",
+        "reason": reason,
+        "message": message[:1024],
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def path(about: Mapping[str, Any]) -> str:
+    """Where such an event is created."""
+    return f"/api/v1/namespaces/{about['metadata']['namespace']}/events"

@@ -1,0 +1,89 @@
+"""
+What kopf sees of HelmCharts, their configurations and their Secrets becomes keys to look at.
+
+Only what may change a release counts: what we write ourselves, the finalizer and
+the status, does not come back as work.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+
+from operators.helm import plan
+
+GROUP, VERSION = "helm.cattle.io", "v1"
+Add = Callable[[str], None]
+
+
+class Seen:
+    """What the last event of each object said, as little as is needed to tell a change."""
+
+    def __init__(self, add: Add) -> None:
+        self._add = add
+        self._charts: dict[str, tuple[Any, ...]] = {}
+        self._configs: dict[str, int] = {}
+        self._secrets: dict[str, frozenset[str]] = {}  # chart or config → Secrets it refers to
+
+    def chart(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        key = _key(body)
+        if gone:
+            self._charts.pop(key, None)
+            self._secrets.pop(f"HelmChart/{key}", None)
+            self._add(key)
+            return
+        metadata = body["metadata"]
+        said = (
+            metadata["uid"],
+            metadata.get("generation"),
+            "deletionTimestamp" in metadata,
+            plan.UNMANAGED in (metadata.get("annotations") or {}),
+        )
+        self._secrets[f"HelmChart/{key}"] = plan.watched_secrets(body, None)
+        if self._charts.get(key) != said:
+            self._charts[key] = said
+            self._add(key)
+
+    def config(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        key = _key(body)
+        generation = body["metadata"].get("generation", 0)
+        if gone:
+            self._configs.pop(key, None)
+            self._secrets.pop(f"HelmChartConfig/{key}", None)
+            self._add(key)
+            return
+        self._secrets[f"HelmChartConfig/{key}"] = plan.watched_secrets({}, body)
+        if self._configs.get(key) != generation:
+            self._configs[key] = generation
+            self._add(key)
+
+    def secret(self, secret: str) -> None:
+        namespace, _, name = secret.partition("/")
+        for user, names in self._secrets.items():
+            key = user.partition("/")[2]
+            if name in names and key.startswith(f"{namespace}/"):
+                self._add(key)
+
+
+def register(registry: Any, add: Add) -> None:
+    """``add`` gets namespace/name of a HelmChart that needs a look."""
+    # Coroutines, because kopf takes plain functions to threads.
+    seen = Seen(add)
+
+    @kopf.on.event(GROUP, VERSION, "helmcharts", registry=registry)
+    async def chart(body: Mapping[str, Any], **seen_now: Any) -> None:
+        seen.chart(body, gone=seen_now["type"] == "DELETED")
+
+    @kopf.on.event(GROUP, VERSION, "helmchartconfigs", registry=registry)
+    async def config(body: Mapping[str, Any], **seen_now: Any) -> None:
+        seen.config(body, gone=seen_now["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "secrets", registry=registry)
+    async def secret(body: Mapping[str, Any], **seen_now: Any) -> None:
+        # The listing at the start tells nothing new: each chart is looked at then anyway.
+        if seen_now["type"] is not None:
+            seen.secret(_key(body))
+
+
+def _key(body: Mapping[str, Any]) -> str:
+    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"

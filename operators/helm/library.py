@@ -1,0 +1,58 @@
+"""The Helm library as a :class:`operators.helm.base.Helm`: a process for each request."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from operators.config import Config
+from operators.helm.base import HelmError, Job, Release, Target
+from operators.helm.process import Runner, last_words
+
+# Downloads and an uninstall before an install come on top of Helm's own timeout.
+MARGIN_SECONDS = 300
+
+
+class Library:
+    def __init__(self, config: Config, runner: Runner) -> None:
+        self._config = config
+        self._runner = runner
+
+    async def install(self, job: Job) -> Release:
+        return Release(**await self._ask("install", job))
+
+    async def upgrade(self, job: Job) -> Release:
+        return Release(**await self._ask("upgrade", job))
+
+    async def uninstall(self, target: Target) -> None:
+        await self._ask("uninstall", target)
+
+    async def history(self, target: Target) -> Sequence[Release]:
+        return [Release(**found) for found in await self._ask("history", target)]
+
+    async def status(self, target: Target) -> Release | None:
+        found = await self._ask("status", target)
+        return Release(**found) if found else None
+
+    async def template(self, job: Job) -> str:
+        text: str = await self._ask("template", job)
+        return text
+
+    async def _ask(self, action: str, what: Job | Target) -> Any:
+        target = what.target if isinstance(what, Job) else what
+        request = asdict(what) if isinstance(what, Job) else {"target": asdict(what)}
+        request |= {"action": action, "kubeconfig": str(self._config.kubeconfig)}
+        code, out, errors = await self._runner.run(
+            [self._config.python, "-m", "operators.helm.worker"],
+            seconds=target.timeout + MARGIN_SECONDS,
+            stdin=json.dumps(request).encode(),
+        )
+        try:
+            answer = json.loads(out)
+        except ValueError as err:
+            how = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
+            message = f"the Helm worker {how}: {last_words(errors)}"
+            raise HelmError("WorkerDied", message) from err
+        if failure := answer.get("error"):
+            raise HelmError(failure["reason"], failure["message"], permanent=failure["permanent"])
+        return answer["result"]

@@ -1,0 +1,92 @@
+"""
+Run one program for a bounded time, in a folder of its own, one at a time.
+
+Helm takes 90 MiB while it works; two at once would not fit a small board.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from operators.helm.base import HelmError
+
+LOG = logging.getLogger(__name__)
+LONGEST_MESSAGE = 2000  # characters of stderr in an error
+
+
+class Runner:
+    """``environment`` is all that the programs see, beside a HOME that is removed after."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self._one_at_a_time = asyncio.Lock()
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        seconds: float,
+        files: Mapping[str, bytes] | None = None,
+        stdin: bytes = b"",
+    ) -> tuple[int, str, str]:
+        """
+        Exit code, stdout, stderr. ``files`` are written to the working folder first.
+
+        Raises :class:`HelmError` when the time is over, or the program cannot be started.
+        """
+        async with self._one_at_a_time:
+            with tempfile.TemporaryDirectory(prefix="pinnace-helm-") as folder:
+                home = Path(folder)
+                await asyncio.to_thread(_write, home, files or {})
+                return await self._run(argv, home, seconds, stdin)
+
+    async def _run(
+        self, argv: Sequence[str], home: Path, seconds: float, stdin: bytes
+    ) -> tuple[int, str, str]:
+        names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HOME", "TMPDIR")
+        environment = {**self._environment, **dict.fromkeys(names, str(home))}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=home,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as err:
+            raise HelmError("HelmNotFound", f"cannot start {argv[0]}: {err}") from err
+        try:
+            async with asyncio.timeout(seconds):
+                out, err_text = await process.communicate(stdin)
+        except TimeoutError as err:
+            raise HelmError("TimedOut", f"Helm did not end within {seconds:.0f} s") from err
+        finally:
+            await _end(process)
+        assert process.returncode is not None
+        return process.returncode, out.decode(errors="replace"), err_text.decode(errors="replace")
+
+
+def _write(home: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (home / name).write_bytes(content)
+        (home / name).chmod(0o600)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """The whole session, so that what a program started does not outlive it."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def last_words(text: str) -> str:
+    """The end of what a program printed: the error, where there is one."""
+    return text.strip()[-LONGEST_MESSAGE:] or "Helm gave no reason"
