@@ -292,6 +292,18 @@ _UPDATE: Mapping[str, Callable[[dict[str, Any], Object], None]] = {
 }
 
 
+def stamp_request(new: dict[str, Any], old: Object, now: str) -> None:
+    """The conditions of a certificate signing request say when they came, if nobody did."""
+    before = {c.get("type"): c for c in (old.get("status") or {}).get("conditions") or ()}
+    for condition in (new.get("status") or {}).get("conditions") or ():
+        was = before.get(condition.get("type"), {})
+        condition.setdefault("lastUpdateTime", was.get("lastUpdateTime") or now)
+        if "lastTransitionTime" not in condition:
+            same = was.get("status") == condition.get("status")
+            stamp = was.get("lastTransitionTime") if same else None
+            condition["lastTransitionTime"] = stamp or now
+
+
 def reset_fields(kind: Kind, subresource: str) -> frozenset[tuple[str, ...]]:
     """What a write there takes from the old object: nobody comes to own it."""
     if subresource == "status":

@@ -27,6 +27,7 @@ from controlplane.api.strategy import (
     merge_string_data,
     prepare_create,
     prepare_update,
+    stamp_request,
 )
 from controlplane.client.base import Object
 from controlplane.objects.errors import (
@@ -268,6 +269,8 @@ async def _replace(parts: Parts, call: Call, what: Change, step: _Step) -> Answe
         if kind.kind == "Service" and not kind.group and not call.subresource:
             assign(pipeline.allocator(parts), new, old, hold)
         what.prepare(kind, new, old)
+        if kind.kind == "CertificateSigningRequest" and not kind.custom:
+            stamp_request(new, old, rfc3339(parts.clock()))
         if not what.applied:
             pipeline.own(parts, call, old, new)
         pipeline.validate(parts.schemas, call, new, old)

@@ -8,6 +8,7 @@ import pytest
 from controlplane.client.base import Object, PatchType
 from controlplane.objects.errors import StatusError
 from controlplane.objects.resources import (
+    CERTIFICATE_SIGNING_REQUESTS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     JOBS,
@@ -347,3 +348,28 @@ async def test_apply_conflicts_name_the_field_and_its_owner() -> None:
         forced = await apply("two", "2", force="true")
     assert forced["data"] == {"k": "2"}
     assert [entry["manager"] for entry in forced["metadata"]["managedFields"]] == ["two"]
+
+
+async def test_an_approval_changes_nothing_else_and_says_when() -> None:
+    spec = {"request": "LS0t", "signerName": "example.com/x", "usages": ["client auth"]}
+    decision = {"type": "Approved", "status": "True", "reason": "Good", "message": "yes"}
+    async with serving() as served:
+        client = served.client
+        made = await client.create(
+            CERTIFICATE_SIGNING_REQUESTS, {"metadata": {"name": "r"}, "spec": spec}
+        )
+        assert made["spec"]["username"] == "admin"
+        status = {"conditions": [decision], "certificate": "LS0t"}
+        body = {"spec": {"username": "other"}, "status": status}
+        approved = await client.patch(
+            CERTIFICATE_SIGNING_REQUESTS, "", "r", body=body, subresource="approval"
+        )
+        body = {"status": {"conditions": [], "certificate": "LS0t"}}
+        issued = await client.patch(
+            CERTIFICATE_SIGNING_REQUESTS, "", "r", body=body, subresource="status"
+        )
+    assert approved["spec"] == made["spec"]
+    at = "2026-01-02T03:04:05Z"
+    expected = {**decision, "lastUpdateTime": at, "lastTransitionTime": at}
+    assert approved["status"] == {"conditions": [expected]}
+    assert issued["status"] == {"conditions": [expected], "certificate": "LS0t"}
