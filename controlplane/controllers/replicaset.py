@@ -103,6 +103,8 @@ def _create(this: _Pass, count: int) -> Iterator[Write]:
         return [Record(owner, "Normal", "SuccessfulCreate", f"Created pod: {name}")]
 
     def refused(err: StatusError) -> Iterable[Write]:
+        if pods.is_namespace_going(err):
+            return
         yield Record(owner, "Warning", "FailedCreate", f"Error creating: {err.message}")
         status, _ = _status(owner, this.owned, this.now)
         failure = _failure("FailedCreate", err.message)

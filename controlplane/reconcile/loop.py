@@ -151,7 +151,7 @@ class Loop:
 
     def _deliver(self, change: Change) -> None:
         resource = change.resource
-        self._settle.changed(resource, change.namespace, change.name)
+        self._settle.changed(change)
         for watcher in self._watchers.get((resource.group, resource.plural), ()):
             self._safely(watcher, change)
         for watcher in self._every_kind:

@@ -8,12 +8,14 @@ for that moment by the changes the Feed tells, so no controller needs expectatio
 """
 
 import asyncio
+import logging
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from controlplane.client.base import Client, Object, PatchType, Reads
+from controlplane.client.base import Change, Client, Object, PatchType, Reads
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import NAMESPACES
@@ -31,7 +33,10 @@ from controlplane.reconcile.base import (
 )
 from controlplane.reconcile.events import Recorder
 
+log = logging.getLogger(__name__)
+
 LARGEST_BATCH = 16  # creations side by side; they share a commit of the store
+GONE_KEPT = 512
 SETTLE_SECONDS = 5.0  # after that the view is taken as it is: better late twice than never
 
 Name = tuple[str, str, str, str]  # group, plural, namespace, name
@@ -44,20 +49,35 @@ class Written:
     resource: Resource
     namespace: str
     name: str
+    uid: str
     revision: int  # 0: gone
     leaving: bool  # deleted or being deleted, so that its absence is no surprise
 
 
 class Settle:
-    """Waits until Reads shows what was written. Its state is who waits for which object."""
+    """
+    Waits until Reads shows what was written.
+
+    Its state is who waits for which object, and which objects went lately: what somebody
+    else deleted right after it was written will never show.
+    """
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
         self._waiters: dict[Name, list[asyncio.Event]] = {}
+        self._gone: OrderedDict[Name, None] = OrderedDict()
 
-    def changed(self, resource: Resource, namespace: str, name: str) -> None:
+    def changed(self, change: Change) -> None:
         """The Feed told of a change; called for each."""
-        for event in self._waiters.get((resource.group, resource.plural, namespace, name), ()):
+        resource = change.resource
+        name = (resource.group, resource.plural, change.namespace, change.name)
+        if change.load_new is None:
+            self._gone[name] = None
+            if len(self._gone) > GONE_KEPT:
+                self._gone.popitem(last=False)
+        elif change.load_old is None:
+            self._gone.pop(name, None)
+        for event in self._waiters.get(name, ()):
             event.set()
 
     async def wait(self, written: Iterable[Written], watched: Collection[tuple[str, str]]) -> None:
@@ -68,30 +88,38 @@ class Settle:
                 async with asyncio.timeout(SETTLE_SECONDS):
                     await self._until_shown(item)
             except TimeoutError:
-                continue
+                log.warning(
+                    "%s %s/%s is still not shown as written",
+                    item.resource.group_resource,
+                    item.namespace,
+                    item.name,
+                )
 
     def _shows(self, item: Written) -> bool:
         found = self._reads.get(item.resource, item.namespace, item.name)
         if found is None:
-            return item.leaving
+            return item.leaving or _name(item) in self._gone
+        if item.uid and found["metadata"].get("uid") != item.uid:
+            return True  # gone, and a namesake is there
         return item.revision > 0 and revision_of(found) >= item.revision
 
     async def _until_shown(self, item: Written) -> None:
-        key = (item.resource.group, item.resource.plural, item.namespace, item.name)
+        key = _name(item)
         event = asyncio.Event()
         self._waiters.setdefault(key, []).append(event)
         try:
             while not self._shows(item):
                 event.clear()
                 await event.wait()
-                # Gone again already: whoever deleted it is the newer truth.
-                if self._reads.get(item.resource, item.namespace, item.name) is None:
-                    return
         finally:
             waiting = self._waiters[key]
             waiting.remove(event)
             if not waiting:
                 del self._waiters[key]
+
+
+def _name(item: Written) -> Name:
+    return (item.resource.group, item.resource.plural, item.namespace, item.name)
 
 
 def revision_of(item: Object) -> int:
@@ -224,7 +252,8 @@ class Performer:
         # or the last state of an object that is gone.
         deleting = bool(left.get("metadata", {}).get("deletionTimestamp"))
         revision = revision_of(left) if deleting else 0
-        self._note(Written(write.resource, namespace, meta["name"], revision, True))
+        uid = meta.get("uid", "")
+        self._note(Written(write.resource, namespace, meta["name"], uid, revision, True))
 
     def _expect(self, resource: Resource, made: Object) -> None:
         meta = made.get("metadata", {})
@@ -234,11 +263,11 @@ class Performer:
                     resource,
                     meta.get("namespace", ""),
                     meta["name"],
+                    meta.get("uid", ""),
                     revision_of(made),
                     bool(meta.get("deletionTimestamp")),
                 )
             )
 
     def _note(self, item: Written) -> None:
-        name = (item.resource.group, item.resource.plural, item.namespace, item.name)
-        self._written[name] = item
+        self._written[_name(item)] = item

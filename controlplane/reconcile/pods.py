@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.client.base import Object
+from controlplane.objects.errors import StatusError
 from controlplane.objects.meta import condition, controller_reference, is_deleting, is_true
 from controlplane.reconcile.times import parse
 
@@ -111,3 +112,9 @@ def from_template(template: Mapping[str, Any], owner: Object) -> dict[str, Any]:
         if meta.get(key):
             made[key] = meta[key]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": template["spec"]}
+
+
+def is_namespace_going(err: StatusError) -> bool:
+    """Whether nothing can be created because the namespace is being deleted: no news to anybody."""
+    causes = (err.details or {}).get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)

@@ -321,6 +321,8 @@ def _create(job: Object, counted: Tally, count: int) -> Iterator[Write]:
         return [Record(job, "Normal", "SuccessfulCreate", f"Created pod: {name}")]
 
     def refused(err: StatusError) -> list[Write]:
+        if pods.is_namespace_going(err):
+            return []
         return [Record(job, "Warning", "FailedCreate", f"Error creating: {err.message}")]
 
     for body in _bodies(job, counted, count):
