@@ -26,7 +26,7 @@ from controlplane.store.base import Compacted, Event, KeyValue, Store
 
 log = logging.getLogger(__name__)
 
-HISTORY_BYTES = 4 << 20
+HISTORY_BYTES = 2 << 20
 DECODED_BYTES = 1 << 20
 
 Deliver = Callable[[Change], None]
