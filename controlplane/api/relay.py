@@ -174,8 +174,9 @@ class KubeletRelay:
         body = {"kind": f"{name}ProxyOptions", "apiVersion": "v1", "path": f"/{route.rest}"}
         await admit(parts, call, Operation.CONNECT, body)
         raw = request.rel_url.raw_path
-        base, _, rest = raw.partition("/proxy")
-        prefix = f"{base}/proxy"
+        # By number: a namespace or a pod may be called proxy, too.
+        prefix = "/".join(raw.split("/")[: 8 if call.kind.namespaced else 6])
+        rest = raw[len(prefix) :]
         if not rest and request.method in ("GET", "HEAD"):
             query = f"?{request.query_string}" if request.query_string else ""
             return web.Response(status=301, headers={"Location": f"{prefix}/{query}"})

@@ -231,3 +231,15 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_whole() -> None:
         with pytest.raises(aiohttp.ClientError):
             async with http.get(f"{served.url}{POD}/log") as answer:
                 await answer.read()
+
+
+async def test_a_namespace_may_be_called_proxy() -> None:
+    async with cluster() as (served, kubelet), aiohttp.ClientSession() as http:
+        spec = {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}
+        metadata = {"name": "proxy", "namespace": "proxy"}
+        await served.client.create(PODS, {"metadata": metadata, "spec": spec})
+        status = {"status": {"podIP": "127.0.0.1"}}
+        await served.client.patch(PODS, "proxy", "proxy", body=status, subresource="status")
+        path = f"/api/v1/namespaces/proxy/pods/proxy:{kubelet.port}/proxy/proxy/x"
+        async with http.get(served.url + path) as answer:
+            assert (await answer.json())["path"] == "/proxy/x"
