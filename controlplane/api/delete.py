@@ -36,7 +36,7 @@ from controlplane.objects.meta import FOREGROUND, ORPHAN, parse_time, rfc3339
 from controlplane.store.base import Mismatch
 
 _POLICIES = ("Foreground", "Background", "Orphan")
-_TRIES = 5
+_TRIES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

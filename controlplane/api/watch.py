@@ -19,7 +19,7 @@ from controlplane.api.cache import deleted_data
 from controlplane.api.call import Call, Parts, as_bool
 from controlplane.api.history import Occurrence, Watcher
 from controlplane.api.present import present
-from controlplane.api.read import number, revision_of
+from controlplane.api.read import fresh, number, revision_of
 from controlplane.api.selection import Matcher
 from controlplane.objects.errors import (
     StatusError,
@@ -99,7 +99,7 @@ async def _beginning(
     asked = revision_of(options.resource_version or "0")
     if options.initial or (options.initial is None and asked == 0):
         if options.initial and asked:
-            await cache.wait_for(asked)
+            await fresh(parts, asked)
         found = [entry for entry in cache.span(_prefix(call)) if matcher.matches(entry)]
         revision = cache.revision
         data = await present(parts, call.kind, [entry.data for entry in found])

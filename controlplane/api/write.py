@@ -43,7 +43,7 @@ from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import generated_name, rfc3339, uid
 from controlplane.store.base import Mismatch
 
-_TRIES = 5
+_TRIES = 64  # each round somebody wins, so that a crowd gets through
 _NAME_TRIES = 8
 _GIVEN_BY_SERVER = (
     "uid",

@@ -113,11 +113,11 @@ async def test_concurrent_patches_all_count() -> None:
     async with serving() as served:
         await served.client.create(CONFIG_MAPS, named("a"))
         async with asyncio.TaskGroup() as tasks:
-            for n in range(4):
+            for n in range(40):
                 body = {"data": {str(n): "x"}}
                 tasks.create_task(served.client.patch(CONFIG_MAPS, "default", "a", body=body))
         found = await served.client.get(CONFIG_MAPS, "default", "a")
-    assert sorted(found["data"]) == ["0", "1", "2", "3"]
+    assert len(found["data"]) == 40
 
 
 async def test_leases_need_a_version_to_be_updated_and_may_be_created_by_update() -> None:
