@@ -17,10 +17,11 @@ from controlplane.client.base import Change, Client, Feed, Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
-from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Unsupported
+from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Sandbox, Unsupported
 from node.kubelet import admit, cgroups, naming
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
+    GRACE_PERIOD,
     NODES,
     POD_UID,
     PODS,
@@ -227,10 +228,14 @@ class Kubelet:
 
     async def _stop_orphans(self, settings: Settings) -> None:
         """Pods that were deleted while the agent was away."""
+        graces = {
+            c.labels.get(POD_UID, ""): int(c.annotations.get(GRACE_PERIOD, "30"))
+            for c in await self.runtime.containers()
+        }
         for sandbox in await self.runtime.sandboxes():
             uid = sandbox.labels.get(POD_UID, "")
             if uid and uid not in self.workers:
-                self._begin(_orphan(sandbox.name, sandbox.namespace, uid)).remove()
+                self._begin(_orphan(sandbox, graces.get(uid, 30))).remove()
         if settings.pods_dir.is_dir():
             for folder in settings.pods_dir.iterdir():
                 if folder.name not in self.workers and self._parts is not None:
@@ -291,9 +296,11 @@ class _Stopped(Exception):
     """The orderly end of :meth:`Kubelet.run`."""
 
 
-def _orphan(name: str, namespace: str, uid: str) -> Object:
-    meta = {"name": name, "namespace": namespace, "uid": uid}
-    return {"metadata": meta, "spec": {"containers": []}, "status": {}}
+def _orphan(sandbox: Sandbox, grace: int) -> Object:
+    """What is left to know of a pod that the API has forgotten."""
+    about = {"name": sandbox.name, "namespace": sandbox.namespace, "uid": sandbox.uid}
+    spec = {"containers": [], "terminationGracePeriodSeconds": grace}
+    return {"metadata": about, "spec": spec, "status": {}}
 
 
 def _machine_resolv_conf(path: Path) -> naming.ResolvConf:

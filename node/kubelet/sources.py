@@ -22,6 +22,7 @@ from node.kubelet.base import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, Clock
 RESOURCES = {"configmap": CONFIG_MAPS, "secret": SECRETS}
 Reference = tuple[str, str, str]  # kind, namespace, name
 _LOOK_AGAIN = 5.0  # seconds after a watch that failed
+_MOST_WATCHED, _LOOK_SELDOM = 128, 60.0  # objects, seconds
 _REFRESH = 0.8  # of a token's life
 _LONG_TOKEN = timedelta(hours=24)
 
@@ -112,6 +113,10 @@ class Sources:
         found = await self._client.list(resource, selection)
         self._set(reference, found.items[0] if found.items else None)
         version = found.resource_version
+        if len(self._followed) > _MOST_WATCHED:
+            # Each watch is a connection: beyond so many, the rest is looked at now and then.
+            await asyncio.sleep(_LOOK_SELDOM)
+            return
         async for event in self._client.watch(resource, selection, after=version):
             match event.type:
                 case "ADDED" | "MODIFIED":

@@ -1,11 +1,13 @@
 """Pods on a real containerd: what runs, in which order, with which environment."""
 
+from pathlib import Path
+
 import pytest
 
 from node.kubelet import files
-from node.kubelet.base import CONFIG_MAPS, PODS, SECRETS, SERVICES
+from node.kubelet.base import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES, VOLUMES
 from tests.host.cri.containerd import BUSYBOX
-from tests.host.kubelet.conftest import Node, config_map, pod, secret, service
+from tests.host.kubelet.conftest import Node, config_map, pod, secret, service, until
 
 pytestmark = pytest.mark.root
 
@@ -341,3 +343,75 @@ async def test_a_pod_on_the_hosts_network_has_its_address_and_names(node: Node) 
     status = await node.phase("host", "Succeeded")
     assert status["podIP"] == "127.0.0.1"
     assert "# Kubernetes-managed hosts file (host network)." in node.log("host")
+
+
+async def test_a_bound_claim_is_mounted_and_other_volumes_refused_by_name(
+    node: Node, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    claim = {"spec": {"volumeName": "pv1"}, "status": {"phase": "Bound"}}
+    node.api.put(CLAIMS, {"metadata": {"name": "mine", "namespace": "default"}, **claim})
+    local = {"local": {"path": str(tmp_path / "disk")}}
+    node.api.put(VOLUMES, {"metadata": {"name": "pv1"}, "spec": local})
+    volumes = [{"name": "d", "persistentVolumeClaim": {"claimName": "mine"}}]
+    mount = {"name": "d", "mountPath": "/d", "subPathExpr": "$(POD)/deep"}
+    env = [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+    made = pod(
+        "claim",
+        "echo kept > /d/file",
+        spec={"volumes": volumes, "restartPolicy": "Never"},
+        container={"volumeMounts": [mount], "env": env},
+    )
+    node.api.put(PODS, made)
+    await node.phase("claim", "Succeeded")
+    assert (tmp_path / "disk" / "claim" / "deep" / "file").read_text() == "kept\n"
+    nfs = [{"name": "n", "nfs": {"server": "s", "path": "/"}}]
+    node.api.put(PODS, pod("nfs", spec={"volumes": nfs}))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    (event,) = node.api.events("FailedMount")
+    assert event["message"] == (
+        'MountVolume.SetUp failed for volume "n" : Pinnace does not support volumes of type nfs'
+    )
+
+
+async def test_a_sub_path_cannot_leave_its_volume(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "escape").symlink_to("/etc")
+    volumes = [{"name": "h", "hostPath": {"path": str(tmp_path)}}]
+    mount = {"name": "h", "mountPath": "/h", "subPath": "escape"}
+    node.api.put(PODS, pod("esc", spec={"volumes": volumes}, container={"volumeMounts": [mount]}))
+
+    def waiting() -> str:
+        state = node.status("esc")["containerStatuses"][0]["state"]
+        return str(state["waiting"].get("message", ""))
+
+    await node.api.until(lambda: "is not within the volume" in waiting())
+
+
+async def test_an_ephemeral_container_joins_a_running_pod(node: Node) -> None:
+    node.api.put(PODS, pod("dbg"))
+    await node.ready("dbg")
+    wanted = node.api.pod("dbg")
+    debug = {
+        "name": "debugger",
+        "image": BUSYBOX,
+        "targetContainerName": "c",
+        "command": ["sh", "-c", "ps | grep -v grep | grep -c 'sleep 0.1'; sleep 60"],
+    }
+    wanted["spec"]["ephemeralContainers"] = [debug]
+    node.api.put(PODS, wanted)
+    await node.api.until(
+        lambda: node.status("dbg")["ephemeralContainerStatuses"][0]["state"].get("running")
+    )
+    await until(lambda: node.log("dbg", "debugger") != "")
+    assert node.status("dbg")["containerStatuses"][0]["restartCount"] == 0
+
+
+async def test_logs_have_the_names_that_shippers_look_for(node: Node) -> None:
+    node.api.put(PODS, pod("named", "echo shipped; sleep 60"))
+    status = await node.ready("named")
+    id_ = status["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    link = node.config.logs.parent / "containers" / f"named_default_c-{id_}.log"
+    await until(lambda: "shipped" in link.read_text())
+    node.api.ask_to_delete("named", 0)
+    await node.idle()
+    assert not link.is_symlink()

@@ -215,6 +215,48 @@ async def test_a_port_is_forwarded_through_a_tunnel(kubectl: Kubectl) -> None:
         connection.close()
 
 
+class _Tunnel:
+    """The write side of a WebSocket that carries SPDY."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._waiting = b""
+
+    def write(self, data: bytes) -> None:
+        self._waiting += data
+
+    async def drain(self) -> None:
+        data, self._waiting = self._waiting, b""
+        await self._socket.send_bytes(data)
+
+
+async def test_kubectl_forwards_a_port_inside_a_websocket(kubectl: Kubectl) -> None:
+    command = "echo pong > /tmp/index.html; httpd -f -p 8080 -h /tmp"
+    kubectl.node.api.put(PODS, pod("tn", command))
+    status = await kubectl.node.ready("tn")
+    await listening(status["podIP"], 8080)
+    protocol = "SPDY/3.1+portforward.k8s.io"
+    async with (
+        kubectl.socket("/portForward/default/tn", protocol) as socket,
+        asyncio.timeout(10),
+        asyncio.TaskGroup() as group,
+    ):
+        reader = asyncio.StreamReader()
+        connection = spdy.Connection(reader, _Tunnel(socket))  # type: ignore[arg-type]
+        group.create_task(connection.pump())
+        about = {"port": "8080", "requestid": "0"}
+        await connection.open({"streamtype": "error", **about})
+        data = await connection.open({"streamtype": "data", **about})
+        await data.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+        text = b""
+        while b"pong" not in text:
+            reader.feed_data(await socket.receive_bytes())
+            await asyncio.sleep(0)
+            while not data.received.empty():
+                text += await data.read()
+        reader.feed_eof()
+
+
 async def test_stats_and_pods_are_served(kubectl: Kubectl) -> None:
     kubectl.node.api.put(PODS, pod("st"))
     await kubectl.node.ready("st")
