@@ -16,7 +16,7 @@ from controlplane.api.authorize import forbidden_error
 from controlplane.api.base import Attributes, Decision, User
 from controlplane.api.call import Answer, Call, Options, Parts, options_from
 from controlplane.api.present import entry_object, objects_in
-from controlplane.api.selection import compile_matcher
+from controlplane.api.selection import Matcher, compile_matcher
 from controlplane.api.strategy import prepare_update
 from controlplane.client.base import (
     EVERYTHING,
@@ -98,7 +98,7 @@ class LocalClient:
             items = await objects_in(self._parts, call.kind, objects)
         return ObjectList(str(page.revision), items)
 
-    def _matcher(self, call: Call, selection: Selection) -> Any:
+    def _matcher(self, call: Call, selection: Selection) -> Matcher:
         query = {"labelSelector": selection.labels, "fieldSelector": selection.fields}
         return compile_matcher(call.kind, self._parts.cache, call.namespace, query)
 

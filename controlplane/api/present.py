@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from controlplane.api import pipeline
 from controlplane.api.call import Parts
 from controlplane.api.entry import Entry
 from controlplane.client.base import Object
@@ -40,8 +41,6 @@ async def present_one(parts: Parts, kind: Kind, data: bytes) -> bytes:
 
 async def objects_in(parts: Parts, kind: Kind, objects: Sequence[Object]) -> list[dict[str, Any]]:
     """The objects in the version of ``kind``; the ones given are not changed."""
-    from controlplane.api import pipeline
-
     if not kind.custom:
         return [_builtin(parts.kinds, obj, kind) for obj in objects]
     other = [at for at, obj in enumerate(objects) if obj["apiVersion"] != kind.api_version]
