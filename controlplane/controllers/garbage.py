@@ -22,6 +22,9 @@ from controlplane.reconcile.ownership import set_owners
 
 Reference = Mapping[str, Any]
 
+# Written all the time by those who own them; their owners do not change afterwards.
+_HEARTBEATS = frozenset({"leases", "events"})
+
 
 def make(kinds: Kinds) -> Controller:
     return Controller(
@@ -49,6 +52,8 @@ def _stored(kinds: Kinds) -> Iterator[Resource]:
 def _keys_for(kinds: Kinds, change: Change, reads: Reads) -> Iterator[Key]:
     if change.load_new is None:
         yield from _after_deletion(kinds, change, reads)
+        return
+    if change.load_old is not None and change.resource.plural in _HEARTBEATS:
         return
     new = change.new
     if new is None or not (owners(new) or is_deleting(new)):

@@ -83,6 +83,8 @@ class _Health:
             lost = _lost(node, now)
             if lost is not None:
                 yield SetStatus(NODES, node, lost)
+                text = f"Node {key.name} status is now: NodeNotReady"
+                yield Record(node, "Normal", "NodeNotReady", text)
                 return  # the taints follow from the new status
         else:
             yield Again(left + timedelta(seconds=1))

@@ -108,6 +108,9 @@ class Deployer:
         except (StatusError, Unreachable) as err:
             log.warning("the manifests folder is not applied yet: %s", err)
             return False
+        except Exception:
+            log.exception("the manifests folder is not applied")
+            return False
         return done
 
     async def _listing(self, folders: Folders) -> Listing:

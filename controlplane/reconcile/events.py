@@ -92,6 +92,8 @@ class Recorder:
                     await self._write(source, record)
                 except (StatusError, Unreachable) as err:
                     log.debug("event %s not written: %s", record.reason, err)
+                except Exception:  # an Event is never worth stopping for
+                    log.exception("event %s not written", record.reason)
         finally:
             self._writing = False
 

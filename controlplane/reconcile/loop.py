@@ -11,7 +11,8 @@ happens because something changed or because a controller asked for ``Again``.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from controlplane.client.base import Change, Client, Feed, Object, Reads
 from controlplane.objects.errors import StatusError
@@ -150,6 +151,7 @@ class Loop:
         return deliver
 
     def _deliver(self, change: Change) -> None:
+        change = _decoded_once(change)
         resource = change.resource
         self._settle.changed(change)
         for watcher in self._watchers.get((resource.group, resource.plural), ()):
@@ -234,6 +236,15 @@ class Loop:
             counters.errors += 1
             log.info("%s: %s/%s: %s", controller.name, key.namespace, key.name, err)
         self._timers.add(item, delay)
+
+
+def _decoded_once(change: Change) -> Change:
+    """The same change for all watchers, so that what many of them ask for is decoded once."""
+
+    def once(load: Callable[[], Object] | None) -> Callable[[], Object] | None:
+        return cache(load) if load is not None else None
+
+    return replace(change, load_old=once(change.load_old), load_new=once(change.load_new))
 
 
 def refuse_two_owners(controllers: Iterable[Controller]) -> None:

@@ -243,7 +243,9 @@ class Scheduler:
                 await self._bind_volumes(pod, placed)
             async with self._slots:
                 await self._client.create(PODS, body, subresource="binding", name=meta["name"])
-        except (StatusError, Unreachable, _ClaimFailed) as err:
+        except Exception as err:  # whatever it was, the pod must not stay half placed
+            if not isinstance(err, StatusError | Unreachable | _ClaimFailed):
+                log.exception("pod %s/%s was not bound", meta["namespace"], meta["name"])
             self._take_back(waiting, pod, placed.pod, err)
             return
         self._assumed.discard(placed.pod.uid)
@@ -323,6 +325,8 @@ class Scheduler:
             await self._mark(pod, unplaced)
         except (StatusError, Unreachable) as err:
             log.info("pod %s: %s", unplaced.pod.name, err)
+        except Exception:
+            log.exception("pod %s: its state was not reported", unplaced.pod.name)
 
     async def _mark(self, pod: Object, unplaced: Unplaced) -> None:
         old = condition(pod, "PodScheduled")
