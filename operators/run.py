@@ -23,6 +23,7 @@ from operators.helm import choose
 from operators.helm.apply import Charts
 from operators.helm.process import Runner
 from operators.queue import Queue
+from operators.servicelb.apply import EVERYTHING, Addresses, Known
 
 # kopf imports the official client when it finds it, for types that we do not
 # use: 19 MiB in this process for nothing. It lives in operators/writer.py.
@@ -32,6 +33,7 @@ try:
     import kopf
 
     from operators.helm import handlers as helm_handlers
+    from operators.servicelb import handlers as servicelb_handlers
 finally:
     for _name in _HIDDEN:
         del sys.modules[_name]
@@ -60,7 +62,7 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     client = WriterClient(config)
     registry = kopf.OperatorRegistry()
     _login(registry, config)
-    queues = [_helm(config, client, registry)]
+    queues = [_helm(config, client, registry), _servicelb(config, client, registry)]
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(queue.run()) for queue in queues]
         running.append(tasks.create_task(_call_when(started, ready)))
@@ -75,6 +77,14 @@ def _helm(config: Config, client: WriterClient, registry: Any) -> Queue:
     charts = Charts(config, client, helm, now=now, clock=time.monotonic)
     queue = Queue("HelmChart", charts.reconcile)
     helm_handlers.register(registry, queue.add)
+    return queue
+
+
+def _servicelb(config: Config, client: WriterClient, registry: Any) -> Queue:
+    known = Known(lambda: queue.add(EVERYTHING))
+    addresses = Addresses(client, known, disabled="servicelb" in config.disable, now=now)
+    queue = Queue("LoadBalancer", addresses.reconcile, workers=1)
+    servicelb_handlers.register(registry, known)
     return queue
 
 
