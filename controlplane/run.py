@@ -16,6 +16,7 @@ from controlplane.api.app import ApiServer, Around
 from controlplane.api.bootstrap_objects import ensure_bootstrap_objects
 from controlplane.api.bootstrap_policy import ensure_policy
 from controlplane.api.customresources.serve import CustomKinds
+from controlplane.api.expiry import EventExpiry
 from controlplane.api.local import LocalClient
 from controlplane.api.server import Listener
 from controlplane.assemble import (
@@ -103,7 +104,8 @@ def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any,
     )
     scheduler = Scheduler(client=client, reads=base.cache, feed=base.cache, clock=clock)
     deploy = deployer(base, client, clock)
-    return (loop.run(), scheduler.run(), deploy.run(), _compact(base))
+    expiry = EventExpiry(base.store, base.cache, monotonic=asyncio.get_running_loop().time)
+    return (loop.run(), scheduler.run(), deploy.run(), expiry.run(), _compact(base))
 
 
 async def _compact(base: Foundation) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from controlplane.api.authorize import forbidden_error
 from controlplane.api.base import AUTHENTICATED_GROUP, Attributes, Credentials, Decision, User
@@ -226,15 +227,15 @@ def _credentials(request: web.BaseRequest) -> Credentials:
 
 
 class _Lower(Mapping[str, str]):
-    """Headers by their lower-case names, without a copy."""
+    """Headers by their lower-case names, repeated ones joined by commas (RFC 9110, 5.3)."""
 
     __slots__ = ("_headers",)
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: MultiMapping[str]) -> None:
         self._headers = headers
 
     def __getitem__(self, name: str) -> str:
-        return self._headers[name]
+        return ", ".join(self._headers.getall(name))
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return (name.lower() for name in self._headers)

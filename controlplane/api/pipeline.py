@@ -180,6 +180,8 @@ def validate(schemas: Schemas, call: Call, new: Object, old: Object | None) -> N
         errors = rules.validate_update(kind, new, old, schema=schema)
     elif call.subresource == "ephemeralcontainers":
         errors = rules.validate_ephemeral_containers(kind, new, old)
+    elif call.subresource == "resize":
+        errors = rules.validate_resize(kind, new, old)
     else:
         errors = rules.validate_status(kind, new, old)
     if errors:

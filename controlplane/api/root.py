@@ -24,7 +24,8 @@ from controlplane.objects.errors import StatusError, no_such_path
 
 GIT_VERSION = "v1.36.3+pinnace1"
 _FORM = "APIGroupDiscoveryList"
-_OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+# Asked for with an @, which no Content-Type may hold.
+_OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 
 def version_document() -> dict[str, str]:
