@@ -44,6 +44,7 @@ from controlplane.controllers import (
     node_lifecycle,
     node_role,
     pod_gc,
+    protection,
     replicaset,
     resource_quota,
     root_ca,
@@ -215,6 +216,7 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
         node_lifecycle.make(),
         taint_eviction.make(),
         pod_gc.make(),
+        *protection.PROTECTION,
         disruption.DISRUPTION,
         resource_quota.make(base.kinds),
         kubernetes_service.make(
