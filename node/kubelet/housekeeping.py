@@ -106,6 +106,8 @@ class Housekeeper:
                 await self.round()
             except (RuntimeFailure, OSError) as err:
                 _log.warning("housekeeping: %s", err)
+            except Exception:
+                _log.exception("housekeeping")
 
     async def round(self) -> None:
         now = self._clock()

@@ -63,8 +63,10 @@ class NodeAgent:
                 is_ready = False
                 try:
                     is_ready = await self._beat()
-                except (StatusError, Unreachable) as err:
+                except (StatusError, Unreachable, OSError) as err:
                     _log.warning("node %s: %s", self._config.node_name, err)
+                except Exception:
+                    _log.exception("node %s", self._config.node_name)
                 pause = _BEAT if is_ready else min(_UNREADY_CALM, pause * 1.2)
                 woken = asyncio.ensure_future(self._wake.wait())
                 await asyncio.wait(
@@ -198,7 +200,8 @@ class NodeAgent:
 
     async def _report(self, status: Mapping[str, Any]) -> None:
         now, old = self._clock(), self._node.get("status", {})
-        is_due = self._written_at is None or now - self._written_at >= _STATUS_EVERY
+        # A clock that was set back must not silence the node.
+        is_due = self._written_at is None or abs(now - self._written_at) >= _STATUS_EVERY
         if not is_due and _same(old, status):
             return
         was_ready = _ready_of(old)
@@ -218,8 +221,8 @@ class NodeAgent:
     def _tell(self, before: str, after: str) -> None:
         if after == "True":
             self.ready.set()
-        if before == after:
-            return
+        if before == after or not (before or after == "True"):
+            return  # a node that is new has not become unready
         name = self._config.node_name
         reason = "NodeReady" if after == "True" else "NodeNotReady"
         about = {"metadata": {"name": name, "uid": name}, "kind": "Node", "apiVersion": "v1"}

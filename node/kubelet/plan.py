@@ -23,6 +23,7 @@ from node.kubelet.view import (
     Seen,
     Waiting,
     deadline,
+    is_due,
     is_finished,
     is_started,
     is_terminal,
@@ -172,7 +173,7 @@ def _sandbox(case: _Case) -> None:
     if view.alive:
         why = "Pod sandbox changed, it will be killed and re-created."
         made.steps.append(StopAll(grace_of(case.pod), why))
-    elif problem is not None and case.now < problem.retry_at:
+    elif problem is not None and not is_due(problem.retry_at, problem.delay, case.now):
         made.later(problem.retry_at)
     else:
         attempt = view.sandboxes[0].attempt + 1 if view.sandboxes else 0
@@ -223,7 +224,7 @@ def _regular(container: Mapping[str, Any], case: _Case, *, fresh: bool = False) 
         backoff = case.memory.restarts.get(name)
         if backoff is not None:
             due = moment(seen.status.finished_at) + backoff.delay
-            if case.now < due:
+            if not is_due(due, backoff.delay, case.now):
                 made.later(due)
                 made.waiting[name] = _crash_loop(case.pod, name, backoff)
                 return
@@ -233,7 +234,7 @@ def _regular(container: Mapping[str, Any], case: _Case, *, fresh: bool = False) 
 def _start(container: Mapping[str, Any], case: _Case) -> None:
     name, view, made = container["name"], case.view, case.made
     problem = case.memory.problems.get(name)
-    if problem is not None and case.now < problem.retry_at:
+    if problem is not None and not is_due(problem.retry_at, problem.delay, case.now):
         made.later(problem.retry_at)
         made.waiting[name] = Waiting(problem.reason, problem.message)
     elif view.sandbox is not None:

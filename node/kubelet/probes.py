@@ -101,7 +101,10 @@ class _Probe:
             if not self._due():
                 await asyncio.sleep(min(1, period))
                 continue
-            problem = await perform(self._spec, self._target)
+            try:
+                problem = await perform(self._spec, self._target)
+            except Exception as err:
+                problem = str(err) or type(err).__name__
             streak = streak + 1 if before == (not problem) else 1
             before = not problem
             if problem:

@@ -44,6 +44,8 @@ class EventRecorder:
                 await self._send(about, type_, reason, message)
             except (StatusError, Unreachable) as err:
                 _log.debug("event %s not sent: %s", reason, err)
+            except Exception:
+                _log.exception("event %s", reason)
 
     async def _send(self, about: Object, type_: str, reason: str, message: str) -> None:
         involved = _reference(about)

@@ -251,6 +251,9 @@ class Kubelet:
                 await self._relist()
             except RuntimeFailure as err:
                 self._set_runtime(str(err))
+            except Exception as err:
+                _log.exception("runtime")
+                self._set_runtime(str(err))
             await asyncio.sleep(delay)
             delay = min(_RECONNECT_LONGEST, 2 * delay)
 

@@ -8,6 +8,7 @@ its watch lives, and a change wakes exactly the pods concerned.
 
 import asyncio
 import base64
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +20,7 @@ from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
 from node.kubelet.base import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, Clock
 
+_log = logging.getLogger(__name__)
 RESOURCES = {"configmap": CONFIG_MAPS, "secret": SECRETS}
 Reference = tuple[str, str, str]  # kind, namespace, name
 _LOOK_AGAIN = 5.0  # seconds after a watch that failed
@@ -107,6 +109,9 @@ class Sources:
                     Selection(namespace=namespace, fields=f"metadata.name={name}"),
                 )
             except (StatusError, Unreachable):
+                await asyncio.sleep(_LOOK_AGAIN)
+            except Exception:
+                _log.exception("%s %s/%s", *reference)
                 await asyncio.sleep(_LOOK_AGAIN)
 
     async def _look(self, resource: Resource, reference: Reference, selection: Selection) -> None:

@@ -103,6 +103,15 @@ def resources_in_force(seen: Seen, memory: Memory) -> str:
     return memory.resized.get(seen.status.id) or seen.status.annotations.get(RESOURCES, "")
 
 
+def is_due(at: datetime, delay: timedelta, now: datetime) -> bool:
+    """
+    Is a wait of ``delay`` that should end ``at`` over?
+
+    Also where it would take longer than ever meant: the clock was set back meanwhile.
+    """
+    return now >= at or at - now > delay
+
+
 def moment(nanoseconds: int) -> datetime:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 

@@ -24,6 +24,7 @@ from node.kubelet.files import File
 from node.kubelet.sources import Sources, Waiting
 
 _PROJECTED = {"configMap", "secret", "downwardAPI", "projected"}
+_IN_MEMORY = {"secret", "projected"}  # never on a card that can be taken out
 _PLUGIN = {
     "emptyDir": "empty-dir",
     "configMap": "configmap",
@@ -142,6 +143,8 @@ class Volumes:
             for what, details in part.items():
                 payload |= await self._part(pod, what, details, mode, refresh=refresh)
         path = _folder(pod, self._settings, volume)
+        if kind in _IN_MEMORY:
+            await asyncio.to_thread(_tmpfs, path)
         await asyncio.to_thread(files.write_payload, path, payload, fs_group(pod))
         return path, min(refresh, default=None)
 
@@ -269,16 +272,27 @@ def _downward(
     return out
 
 
+def _tmpfs(path: Path, options: str = "") -> bool:
+    """Mount one there, unless it is; after a reboot the folder is left but the mount is not."""
+    path.mkdir(parents=True, exist_ok=True)
+    if path.is_mount():
+        return False
+    files.mount("tmpfs", path, "tmpfs", options=options)
+    return True
+
+
 def _empty_dir(path: Path, source: Mapping[str, Any], group: int | None) -> None:
-    if path.is_dir():
-        return
-    path.mkdir(parents=True)
     medium = source.get("medium", "")
     if medium == "Memory":
         size = f"size={quantity.value(source['sizeLimit'])}" if source.get("sizeLimit") else ""
-        files.mount("tmpfs", path, "tmpfs", options=size)
+        if not _tmpfs(path, size):
+            return
     elif medium:
         raise ValueError(f"Pinnace does not support emptyDir with medium {medium}")
+    elif path.is_dir():
+        return
+    else:
+        path.mkdir(parents=True)
     path.chmod(0o777)
     if group is not None:
         os.chown(path, -1, group)

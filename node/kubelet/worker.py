@@ -343,6 +343,9 @@ class Worker:
                     self._report.set()
             except Unreachable:
                 self._report.set()
+            except Exception as err:
+                self._stumbled(err)
+                self._report.set()
             if self._report.is_set():
                 await asyncio.sleep(delay)
                 delay = min(_RETRY_LONGEST, 2 * delay)

@@ -171,7 +171,7 @@ async def test_volumes_show_config_secrets_the_pod_itself_and_a_token(node: Node
         {"name": "all", "mountPath": "/just/a", "subPath": "sub/a"},
     ]
     command = "cat /all/sub/a /all/k /just/a; echo; cat /all/labels; echo; cat /all/token; echo; "
-    command += "stat -L -c %a /all/k; touch /all/x || echo locked"
+    command += "stat -L -c %a /all/k; touch /all/x || echo locked; stat -f -c %T /all"
     made = pod(
         "volumes",
         command,
@@ -181,13 +181,13 @@ async def test_volumes_show_config_secrets_the_pod_itself_and_a_token(node: Node
     )
     node.api.put(PODS, made)
     await node.phase("volumes", "Succeeded")
-    first, labels, token, mode, locked = [
+    first, labels, token, mode, locked, where = [
         line for line in node.log("volumes").splitlines() if "Read-only" not in line
     ]
     assert first == "AKA"
     assert labels == 'app="x"'
     assert token.startswith("token-")
-    assert (mode, locked) == ("640", "locked")
+    assert (mode, locked, where) == ("640", "locked", "tmpfs")
 
 
 async def test_a_changed_config_map_reaches_a_running_container(node: Node) -> None:

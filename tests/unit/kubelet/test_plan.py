@@ -201,3 +201,9 @@ def test_an_ephemeral_container_starts_once() -> None:
     assert planned(wanted, view(seen(container()))).steps == [Run("debug", 0, "s0")]
     ended = view(seen(container()), seen(debug, EXITED, code=1))
     assert planned(wanted, ended).steps == []
+
+
+def test_a_clock_that_is_set_back_does_not_prolong_a_wait() -> None:
+    memory = Memory(restarts={"c": Backoff(timedelta(seconds=40), NOW)})
+    current = view(seen(container(), EXITED, code=1, ago=-3600))
+    assert planned(pod(), current, memory).steps == [Run("c", 1, "s0")]
