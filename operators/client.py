@@ -127,7 +127,8 @@ class WriterClient:
         try:
             process.stdin.write(line)
             await process.stdin.drain()
-            answer = await asyncio.wait_for(process.stdout.readline(), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await process.stdout.readline()
         except BaseException:
             # Half an exchange may be under way: nothing more can be asked of this process.
             await self._kill()

@@ -75,11 +75,23 @@ class Queue:
     async def _look(self, key: str) -> float | None:
         try:
             again = await self._reconcile(key)
+        except asyncio.CancelledError as err:
+            # kopf, when it gives up, cancels what it finds running in the loop: that is
+            # a failure of this look, not the end of this worker.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._failed(key, err)
         except Exception as err:
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 10), LONGEST_DELAY)
-            LOG.warning("%s %s: %s; again in %.0f s", self._name, key, err, delay)
-            LOG.debug("%s %s", self._name, key, exc_info=True)
-            return delay
+            return self._failed(key, err)
         self._failures.pop(key, None)
         return again
+
+    def _failed(self, key: str, err: BaseException) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 10), LONGEST_DELAY)
+        LOG.warning(
+            "%s %s: %s; again in %.0f s", self._name, key, str(err) or type(err).__name__, delay
+        )
+        LOG.debug("%s %s", self._name, key, exc_info=err)
+        return delay

@@ -66,6 +66,9 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(queue.run()) for queue in queues]
         running.append(tasks.create_task(_call_when(started, ready)))
+        # kopf takes what is not running yet for its own, and waits for it at the end.
+        for _ in range(3):
+            await asyncio.sleep(0)
         await _watch_until(stop, registry, started)
         for task in running:
             task.cancel()

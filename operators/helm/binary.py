@@ -112,7 +112,7 @@ def files_of(job: Job) -> Files:
     files = {f"values-{index:03}.yaml": text.encode() for index, text in enumerate(job.values)}
     if source.content:
         try:
-            files["chart.tgz"] = b64decode(source.content, validate=True)
+            files["chart.tgz"] = b64decode("".join(source.content.split()), validate=True)
         except NotBase64 as err:
             raise HelmError("ChartLoadError", f"chartContent: {err}", permanent=True) from err
     named = {
