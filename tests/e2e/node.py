@@ -3,7 +3,8 @@ A whole node for tests: the real daemon in a network namespace of its own.
 
 The namespace has one link with an address and a default route that leads
 nowhere, so that nothing a test does reaches beyond this machine. Everything
-the node writes lies below one folder, but for the log files of pods.
+the node writes lies below one folder or in a mount namespace of its own, so that
+it and the node beside it (a developer's, another test's) leave each other alone.
 """
 
 import contextlib
@@ -25,6 +26,14 @@ ROOT = Path(__file__).parent.parent.parent
 ADDRESS = "10.99.0.2"
 PATIENCE = 60.0
 
+# Where containerd, the CNI plugins and the kubelet write whatever they were told.
+SHARED = ("/run/netns", "/var/lib/cni", "/var/log/pods", "/var/log/containers")
+KEEPER = (
+    "mount --make-rshared /; "
+    + "; ".join(f"mkdir -p {place}; mount -t tmpfs e2e {place}" for place in SHARED)
+    + "; echo; exec cat"
+)
+
 
 class Timeout(AssertionError):
     """Something that should have become true did not; the text shows what was seen last."""
@@ -39,24 +48,48 @@ def run(*argv: str, check: bool = True, **more: Any) -> subprocess.CompletedProc
 
 @dataclass
 class Namespace:
-    """A network namespace with a link to nowhere."""
+    """A network namespace with a link to nowhere, and a mount namespace for its node."""
 
     name: str
+    keeper: "subprocess.Popen[str] | None" = None
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        """Not ``ip netns exec``: that hides /sys/fs/cgroup behind a fresh /sys."""
+        return ("nsenter", f"--net=/run/netns/{self.name}", "--")
+
+    @property
+    def enter_mounts(self) -> tuple[str, ...]:
+        """For the node: both namespaces, and the folder of the sources again."""
+        assert self.keeper is not None
+        mounts = ("nsenter", f"--mount=/proc/{self.keeper.pid}/ns/mnt", "--")
+        return (*self.enter, *mounts, "env", f"--chdir={ROOT}")
 
     def __enter__(self) -> "Namespace":
         run("ip", "netns", "add", self.name)
+        self.keeper = subprocess.Popen(
+            ["unshare", "--mount", "--propagation=slave", "sh", "-ec", KEEPER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.keeper.stdout is not None
+        self.keeper.stdout.readline()
         self.exec("ip", "link", "set", "lo", "up")
-        self.exec("ip", "link", "add", "eth0", "type", "dummy")
+        self.exec("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "nowhere")
+        self.exec("ip", "link", "set", "nowhere", "up")
         self.exec("ip", "address", "add", f"{ADDRESS}/24", "dev", "eth0")
         self.exec("ip", "link", "set", "eth0", "up")
         self.exec("ip", "route", "add", "default", "via", "10.99.0.1")
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.keeper is not None:
+            self.keeper.communicate(timeout=10)
         run("ip", "netns", "delete", self.name, check=False)
 
     def exec(self, *argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return run("ip", "netns", "exec", self.name, *argv, **more)
+        return run(*self.enter, *argv, **more)
 
 
 @dataclass
@@ -82,6 +115,10 @@ class Node:
         return self.folder / "kubeconfig"
 
     @property
+    def command(self) -> tuple[str, ...]:
+        return (*self.namespace.enter_mounts, sys.executable, "-m", "node")
+
+    @property
     def arguments(self) -> list[str]:
         return [
             f"--data-dir={self.data}",
@@ -101,12 +138,10 @@ class Node:
         began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace.name, sys.executable, "-m", "node"]
-                + ["server", *self.arguments],
+                [*self.command, "server", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=ROOT,
                 env=os.environ | self.extra_environment,
             )
         self.until(lambda: "pinnace is ready" in self.log_since(offset), timeout=timeout)
@@ -138,8 +173,7 @@ class Node:
             self.stop()
         if self.process is not None:
             self.kill()
-        argv = [sys.executable, "-m", "node", "killall", *self.arguments]
-        self.namespace.exec(*argv, cwd=ROOT, check=False)
+        run(*self.command, "killall", *self.arguments, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def children(self) -> dict[str, int]:
