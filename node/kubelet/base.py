@@ -24,6 +24,7 @@ EVENTS = Resource("", "v1", "events", True)
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", True)
 VOLUMES = Resource("", "v1", "persistentvolumes", False)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", True)
+TRUST_BUNDLES = Resource("certificates.k8s.io", "v1", "clustertrustbundles", False)
 RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", False)
 
 Clock = Callable[[], datetime]  # UTC, with tzinfo

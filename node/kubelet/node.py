@@ -16,7 +16,7 @@ from controlplane.client.base import Client, Object, PatchType, Unreachable
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
-from node.cri.base import Runtime, RuntimeFailure, RuntimeStatus, Version
+from node.cri.base import Runtime, RuntimeFailure, RuntimeStatus
 from node.kubelet import facts
 from node.kubelet.base import LEASES, NODES, Clock, Recorder
 
@@ -46,11 +46,13 @@ class NodeAgent:
         self._node: Object = {}
         self._lease: Object | None = None
         self._written_at: datetime | None = None
+        self._described: dict[str, Any] | None = None
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()  # the node was reported Ready once
 
     def runtime_changed(self) -> None:
-        """The runtime came or went: look now."""
+        """The runtime came or went: look now, at everything."""
+        self._described = None
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -140,39 +142,43 @@ class NodeAgent:
         config = self._config
         whole = await asyncio.to_thread(facts.capacity, config.data_dir, config.max_pods)
         pressure = await asyncio.to_thread(facts.pressure, config.data_dir)
-        machine = await asyncio.to_thread(facts.identity)
-        version, runtime, images, error = await self._ask_runtime()
-        shown = f"{version.name}://{version.version}" if version else "containerd://Unknown"
-        info = machine | {
-            "containerRuntimeVersion": shown,
-            "kubeletVersion": KUBELET_VERSION,
-            "kubeProxyVersion": "",
-        }
+        try:
+            runtime, error = await self._runtime.status(), ""
+            if self._described is None or self._is_due(self._clock()):
+                self._described = await self._describe()
+        except RuntimeFailure as err:
+            runtime, error = None, str(err)
         return {
             "addresses": _addresses(config),
             "capacity": whole,
             "allocatable": facts.allocatable(whole),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
-            "nodeInfo": info,
-            "images": images,
             "conditions": self._conditions(pressure, runtime, error),
+            **(self._described or {}),
         }
 
-    async def _ask_runtime(
-        self,
-    ) -> tuple[Version | None, RuntimeStatus | None, list[dict[str, Any]], str]:
-        try:
-            version = await self._runtime.version()
-            status = await self._runtime.status()
-            images = sorted(await self._runtime.images(), key=lambda i: -i.size)[:_IMAGES]
-        except RuntimeFailure as err:
-            return None, None, list(self._node.get("status", {}).get("images", ())), str(err)
-        shown = [
-            {"names": [*image.digests, *image.tags][:5], "sizeBytes": image.size}
-            for image in images
-            if image.digests or image.tags
-        ]
-        return version, status, shown, ""
+    async def _describe(self) -> dict[str, Any]:
+        """What seldom changes is asked only when the status is due: identity and images."""
+        version = await self._runtime.version()
+        images = sorted(await self._runtime.images(), key=lambda i: -i.size)[:_IMAGES]
+        info = await asyncio.to_thread(facts.identity)
+        return {
+            "nodeInfo": info
+            | {
+                "containerRuntimeVersion": f"{version.name}://{version.version}",
+                "kubeletVersion": KUBELET_VERSION,
+                "kubeProxyVersion": "",
+            },
+            "images": [
+                {"names": [*image.digests, *image.tags][:5], "sizeBytes": image.size}
+                for image in images
+                if image.digests or image.tags
+            ],
+        }
+
+    def _is_due(self, now: datetime) -> bool:
+        """A clock that was set back must not silence the node."""
+        return self._written_at is None or abs(now - self._written_at) >= _STATUS_EVERY
 
     def _conditions(
         self, pressure: facts.Pressure, runtime: RuntimeStatus | None, error: str
@@ -200,8 +206,7 @@ class NodeAgent:
 
     async def _report(self, status: Mapping[str, Any]) -> None:
         now, old = self._clock(), self._node.get("status", {})
-        # A clock that was set back must not silence the node.
-        is_due = self._written_at is None or abs(now - self._written_at) >= _STATUS_EVERY
+        is_due = self._is_due(now)
         if not is_due and _same(old, status):
             return
         was_ready = _ready_of(old)

@@ -9,7 +9,7 @@ its watch lives, and a change wakes exactly the pods concerned.
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,11 +18,12 @@ from controlplane.client.base import Client, Object, Selection, Unreachable
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
-from node.kubelet.base import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, Clock
+from node.kubelet.base import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, TRUST_BUNDLES, Clock
 
 _log = logging.getLogger(__name__)
 RESOURCES = {"configmap": CONFIG_MAPS, "secret": SECRETS}
 Reference = tuple[str, str, str]  # kind, namespace, name
+_ALL_BUNDLES: Reference = ("clustertrustbundle", "", "")
 _LOOK_AGAIN = 5.0  # seconds after a watch that failed
 _MOST_WATCHED, _LOOK_SELDOM = 128, 60.0  # objects, seconds
 _REFRESH = 0.8  # of a token's life
@@ -73,16 +74,26 @@ class Sources:
         """
         followed = self._follow((kind, namespace, name))
         followed.users.add(uid)
-        try:
-            await asyncio.wait_for(followed.ready.wait(), _LOOK_AGAIN)
-        except TimeoutError:
-            raise Waiting(f'{kind} "{namespace}/{name}": no answer from the API server') from None
+        await self._answered(followed, f'{kind} "{namespace}/{name}"')
         return values_of(followed.value) if followed.value is not None else None
 
     async def object(self, uid: str, kind: str, namespace: str, name: str) -> Object | None:
         """As :meth:`data`, but the whole object."""
         await self.data(uid, kind, namespace, name)
         return self._followed[kind, namespace, name].value
+
+    async def trust_bundles(self, uid: str) -> Sequence[Object]:
+        """All cluster trust bundles: selectors choose among them, so they are followed as one."""
+        followed = self._follow(_ALL_BUNDLES)
+        followed.users.add(uid)
+        await self._answered(followed, "cluster trust bundles")
+        return list((followed.value or {}).get("items", {}).values())
+
+    async def _answered(self, followed: _Followed, what: str) -> None:
+        try:
+            await asyncio.wait_for(followed.ready.wait(), _LOOK_AGAIN)
+        except TimeoutError:
+            raise Waiting(f"{what}: no answer from the API server") from None
 
     def release(self, uid: str) -> None:
         """The pod is gone: what nobody uses any more is no longer followed."""
@@ -103,6 +114,9 @@ class Sources:
         kind, namespace, name = reference
         while True:
             try:
+                if reference == _ALL_BUNDLES:
+                    await self._look_at_bundles()
+                    continue
                 await self._look(
                     RESOURCES[kind],
                     reference,
@@ -113,6 +127,24 @@ class Sources:
             except Exception:
                 _log.exception("%s %s/%s", *reference)
                 await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _look_at_bundles(self) -> None:
+        found = await self._client.list(TRUST_BUNDLES)
+        items = {item["metadata"]["name"]: item for item in found.items}
+        version = found.resource_version
+        self._set_bundles(items, version)
+        async for event in self._client.watch(TRUST_BUNDLES, after=version):
+            about = event.object["metadata"]
+            if event.type in ("ADDED", "MODIFIED"):
+                items = {**items, about["name"]: event.object}
+            elif event.type == "DELETED":
+                items = {name: item for name, item in items.items() if name != about["name"]}
+            else:
+                continue
+            self._set_bundles(items, f"{about['resourceVersion']}{event.type}")
+
+    def _set_bundles(self, items: Mapping[str, Object], version: str) -> None:
+        self._set(_ALL_BUNDLES, {"metadata": {"resourceVersion": version}, "items": items})
 
     async def _look(self, resource: Resource, reference: Reference, selection: Selection) -> None:
         found = await self._client.list(resource, selection)

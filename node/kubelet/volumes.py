@@ -18,7 +18,7 @@ from controlplane.objects import quantity
 from controlplane.objects.errors import StatusError
 from node.cri.base import Device, Mount, Propagation
 from node.kubelet import env as environment
-from node.kubelet import files
+from node.kubelet import files, trust
 from node.kubelet.base import CLAIMS, VOLUMES, Settings, uid_of
 from node.kubelet.files import File
 from node.kubelet.sources import Sources, Waiting
@@ -163,6 +163,9 @@ class Volumes:
                 # A token is for the container's user alone, unless a group was asked for.
                 mode, owner = _token_mode(pod, mode)
                 return {details["path"]: File(text.encode(), mode, owner)}
+            case "clusterTrustBundle":
+                bundles = await self._sources.trust_bundles(uid_of(pod))
+                return {details["path"]: File(trust.bundle(details, bundles), mode)}
             case _:
                 raise ValueError(f"Pinnace does not support projected volume source {what}")
 

@@ -1,11 +1,12 @@
 """Pods on a real containerd: what runs, in which order, with which environment."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from node.kubelet import files
-from node.kubelet.base import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES, VOLUMES
+from node.kubelet.base import CLAIMS, CONFIG_MAPS, PODS, SECRETS, SERVICES, TRUST_BUNDLES, VOLUMES
 from tests.host.cri.containerd import BUSYBOX
 from tests.host.kubelet.conftest import Node, config_map, pod, secret, service, until
 
@@ -415,3 +416,20 @@ async def test_logs_have_the_names_that_shippers_look_for(node: Node) -> None:
     node.api.ask_to_delete("named", 0)
     await node.idle()
     assert not link.is_symlink()
+
+
+async def test_trust_bundles_are_shown_and_followed(node: Node) -> None:
+    def text(word: bytes) -> str:
+        body = base64.b64encode(word).decode()
+        return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+    node.api.put(TRUST_BUNDLES, {"metadata": {"name": "ca"}, "spec": {"trustBundle": text(b"a")}})
+    source = {"clusterTrustBundle": {"name": "ca", "path": "ca.crt"}}
+    volumes = [{"name": "t", "projected": {"sources": [source]}}]
+    mount = {"volumeMounts": [{"name": "t", "mountPath": "/t"}]}
+    loop = "until grep -q YmI= /t/ca.crt; do sleep 0.05; done"
+    spec = {"volumes": volumes, "restartPolicy": "Never"}
+    node.api.put(PODS, pod("trust", loop, spec=spec, container=mount))
+    await node.ready("trust")
+    node.api.put(TRUST_BUNDLES, {"metadata": {"name": "ca"}, "spec": {"trustBundle": text(b"bb")}})
+    await node.phase("trust", "Succeeded", 5)
