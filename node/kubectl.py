@@ -57,7 +57,8 @@ def find(search: str, say: Callable[[str], None]) -> str:
     try:
         _unpack(CACHE)
     except (OSError, subprocess.SubprocessError) as err:
-        raise NoKubectl(f"cannot get kubectl from Debian {SUITE}: {err}; install 1.32+") from err
+        why = str(getattr(err, "stderr", "") or err).strip().splitlines()[-1]
+        raise NoKubectl(f"cannot get kubectl from Debian {SUITE}: {why}; install 1.32+") from err
     return str(cached)
 
 
@@ -76,6 +77,7 @@ def _unpack(target: Path) -> None:
         folder = Path(name)
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True)
+        (folder / "status").touch()
         sources = folder / "sources.list"
         keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
         sources.write_text(f"deb [signed-by={keyring}] {_mirror()} {SUITE} main\n")
@@ -83,6 +85,8 @@ def _unpack(target: Path) -> None:
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "-",
             "Dir::State::lists": folder / "lists",
+            # What is installed here must not decide which version is downloaded.
+            "Dir::State::status": folder / "status",
             "Dir::Cache": folder / "cache",
             "Acquire::Languages": "none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
