@@ -8,6 +8,7 @@ it and the node beside it (a developer's, another test's) leave each other alone
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -90,6 +91,11 @@ class Namespace:
 
     def exec(self, *argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
         return run(*self.enter, *argv, **more)
+
+
+@functools.cache
+def find_kubectl() -> str:
+    return kubectl.find(os.environ["PATH"], lambda _: None)
 
 
 @dataclass
@@ -192,9 +198,20 @@ class Node:
     def kubectl(
         self, *arguments: str, check: bool = True, **more: Any
     ) -> subprocess.CompletedProcess[str]:
-        program = kubectl.find(os.environ["PATH"], lambda _: None)
-        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)} | more.pop("env", {})
+        program = find_kubectl()
         return self.namespace.exec(program, *arguments, check=check, env=environment, **more)
+
+    def kubectl_in_background(self, *arguments: str, **more: Any) -> "subprocess.Popen[str]":
+        """The caller ends it. Standard output and error are pipes."""
+        return subprocess.Popen(
+            [*self.namespace.enter, find_kubectl(), *arguments],
+            env=os.environ | {"KUBECONFIG": str(self.kubeconfig)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
