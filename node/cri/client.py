@@ -8,7 +8,7 @@ grpclib or protobuf error leaves this module: callers act on ``base``'s few erro
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,25 @@ def _translate(err: GRPCError) -> RuntimeFailure:
             return RuntimeRefused(text)
 
 
+@contextlib.contextmanager
+def _not_cancelled() -> Iterator[None]:
+    """
+    Take back the cancellations that grpclib turned into errors.
+
+    It wakes a task that waits for a lost connection or past a deadline by cancelling it, raises
+    its own error instead and leaves the request standing: a later TaskGroup of the same task
+    would end as cancelled (since Python 3.13). Two requests: somebody else's is among them.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except Exception:
+        if task is not None and task.cancelling() > before and task.uncancel() > before:
+            raise asyncio.CancelledError from None
+        raise
+
+
 class CriClient:
     """:class:`node.cri.base.Runtime` on containerd's socket. Its state is the channel."""
 
@@ -96,7 +115,8 @@ class CriClient:
         self, method: Callable[..., Awaitable[Any]], request: Any, limit: float | None = _QUICK
     ) -> Any:
         try:
-            return await method(request, timeout=limit)
+            with _not_cancelled():
+                return await method(request, timeout=limit)
         except GRPCError as err:
             raise _translate(err) from err
         except (StreamTerminatedError, OSError) as err:
@@ -326,13 +346,15 @@ class CriClient:
         self._connect()
         try:
             try:
-                async for event in self._cri_events():
-                    yield event
+                with _not_cancelled():
+                    async for event in self._cri_events():
+                        yield event
             except GRPCError as err:
                 if err.status is not Status.UNIMPLEMENTED:
                     raise
-                async for event in self._own_events():
-                    yield event
+                with _not_cancelled():
+                    async for event in self._own_events():
+                        yield event
         except GRPCError as err:
             raise _translate(err) from err
         except (StreamTerminatedError, OSError) as err:
@@ -387,7 +409,8 @@ async def check_health(host: str, port: int, service: str, limit: float) -> str:
         health_pb2.HealthCheckResponse,
     )
     try:
-        answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=limit)
+        with _not_cancelled():
+            answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=limit)
     except GRPCError as err:
         if err.status is Status.UNIMPLEMENTED:
             return "error: this server does not implement the grpc health protocol"

@@ -1,6 +1,7 @@
 """What the kubelet relies on of a container runtime: one suite, on containerd and on the fake."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -241,3 +242,52 @@ async def test_nobody_on_the_socket_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(RuntimeUnavailable):
         await client.version()
     await client.close()
+
+
+END_OF_AN_EMPTY_REQUEST = b"\x00\x00\x05\x00\x01"  # HTTP/2: the head of its last frame
+
+
+@contextlib.asynccontextmanager
+async def silent_runtime(socket: Path) -> AsyncIterator[asyncio.Queue[asyncio.StreamWriter]]:
+    """It takes requests and never answers; the connections that have sent one."""
+    asked: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(END_OF_AN_EMPTY_REQUEST)
+        asked.put_nowait(writer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(take, socket)
+    async with server:
+        yield asked
+
+
+async def _follow(client: CriClient) -> int:
+    """How many requests to cancel this task are open after the stream of events was lost."""
+    with pytest.raises(RuntimeUnavailable):
+        async for _ in client.events():
+            pass
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else -1
+
+
+async def test_a_lost_connection_cancels_nobody(tmp_path: Path) -> None:
+    client = CriClient(tmp_path / "s")
+    async with silent_runtime(tmp_path / "s") as asked, asyncio.TaskGroup() as group:
+        task = group.create_task(_follow(client))
+        connection = await asyncio.wait_for(asked.get(), 10)
+        connection.close()
+        assert await asyncio.wait_for(task, 10) == 0
+        await client.close()
+
+
+async def test_who_is_cancelled_as_the_connection_goes_stays_cancelled(tmp_path: Path) -> None:
+    client = CriClient(tmp_path / "s")
+    async with silent_runtime(tmp_path / "s") as asked, asyncio.TaskGroup() as group:
+        task = group.create_task(_follow(client))
+        await asyncio.wait_for(asked.get(), 10)
+        task.cancel()
+        await client.close()  # ends its streams at once
+        with pytest.raises(asyncio.CancelledError):
+            await task
