@@ -58,7 +58,7 @@ def now() -> datetime:
 
 
 async def _serve(config: Config, ready: Callable[[], None]) -> None:
-    stop, started = asyncio.Event(), asyncio.Event()
+    started = asyncio.Event()
     client = WriterClient(config)
     registry = kopf.OperatorRegistry()
     _login(registry, config)
@@ -69,7 +69,7 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         # kopf takes what is not running yet for its own, and waits for it at the end.
         for _ in range(3):
             await asyncio.sleep(0)
-        await _watch_until(stop, registry, started)
+        await _watch_until_told(registry, started)
         for task in running:
             task.cancel()
     await client.close()
@@ -91,15 +91,19 @@ def _servicelb(config: Config, client: WriterClient, registry: Any) -> Queue:
     return queue
 
 
-async def _watch_until(stop: asyncio.Event, registry: Any, started: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    while not stop.is_set():
-        # kopf takes the signal for itself while it runs, and ends in good order.
-        loop.add_signal_handler(signal.SIGTERM, stop.set)
-        if await _watch(registry, stop, started):
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+async def _watch_until_told(registry: Any, started: asyncio.Event) -> None:
+    """kopf takes SIGTERM for itself while it runs; before and after that it is ours."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        while not stop.is_set():
+            watching = tasks.create_task(_watch(registry, started))
+            loop.add_signal_handler(signal.SIGTERM, watching.cancel)
+            await asyncio.wait([watching])
+            if watching.cancelled() or watching.result():
+                return
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
 
 
 async def _call_when(event: asyncio.Event, call: Callable[[], None]) -> None:
@@ -107,7 +111,7 @@ async def _call_when(event: asyncio.Event, call: Callable[[], None]) -> None:
     call()
 
 
-async def _watch(registry: Any, stop: asyncio.Event, started: asyncio.Event) -> bool:
+async def _watch(registry: Any, started: asyncio.Event) -> bool:
     """True: told to stop. False: kopf gave up, as when the API is away while it begins."""
     try:
         await kopf.operator(
@@ -115,7 +119,6 @@ async def _watch(registry: Any, stop: asyncio.Event, started: asyncio.Event) -> 
             settings=_settings(),
             clusterwide=True,
             standalone=True,
-            stop_flag=stop,
             ready_flag=started,
         )
     except Exception as err:
