@@ -82,7 +82,7 @@ def _value(text: str, as_string: bool) -> Any:
 def _scalar(text: str, as_string: bool) -> Any:
     if as_string:
         return text
-    if text in _LITERALS:
-        return _LITERALS[text]
+    if text.lower() in _LITERALS:
+        return _LITERALS[text.lower()]
     # A zero in front makes it a string, as in a telephone number.
-    return int(text) if re.fullmatch(r"-?(0|[1-9]\d*)", text) else text
+    return int(text) if re.fullmatch(r"0|[1-9]\d*|[+-]\d+", text) else text
