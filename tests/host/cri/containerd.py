@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -59,7 +60,7 @@ class Containerd:
 
     def prepare(self) -> None:
         (self.root / "cni").mkdir(parents=True)
-        subnet = f"10.42.{128 + int(self.tag[:2], 16) // 2}.0/24"
+        subnet = _free_subnet()
         network = {
             "cniVersion": "0.4.0",
             "name": f"test-{self.tag}",
@@ -153,12 +154,32 @@ class Containerd:
             yield top
 
 
-def _kill_shim(pid: int) -> None:
-    """A shim that is killed leaves its containers behind: those first."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for process in [*map(int, children), pid]:
+def _free_subnet() -> str:
+    """Of 10.42.128.0/17, where no product network lies; not one of another test that runs now."""
+    taken = subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout
+    while True:
+        subnet = f"10.42.{secrets.choice(range(128, 256))}.0/24"
+        if subnet not in taken:
+            return subnet
+
+
+def _kill_shim(shim: int) -> None:
+    """A shim that is killed leaves its containers behind: those first; then wait for the end."""
+    doomed = [*_children(shim), shim]
+    for process in doomed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{p}/exe").exists() for p in doomed) and time.monotonic() < deadline:
+        time.sleep(0.01)  # they are not our children: nobody tells us
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) == parent:
+                    found.append(int(entry.name))
+    return found
