@@ -47,16 +47,18 @@ class EventExpiry:
         self._changed: OrderedDict[str, float] = OrderedDict()
 
     async def run(self) -> None:
-        """Without end."""
-        watcher = self._cache.watch(EVENTS)
-        try:
-            for entry in self._cache.span(f"{EVENTS}/"):
-                self._touch(entry.key)
-            while True:
-                await self._expire()
-                await self._hear(watcher)
-        finally:
-            self._cache.unwatch(EVENTS, watcher)
+        """Without end; a watch that ended, as all do when the server stops, is begun again."""
+        while True:
+            watcher = self._cache.watch(EVENTS)
+            try:
+                for entry in self._cache.span(f"{EVENTS}/"):
+                    if entry.key not in self._changed:
+                        self._touch(entry.key)
+                while not watcher.ended:
+                    await self._expire()
+                    await self._hear(watcher)
+            finally:
+                self._cache.unwatch(EVENTS, watcher)
 
     def _touch(self, key: str) -> None:
         self._changed[key] = self._monotonic()

@@ -57,3 +57,14 @@ async def test_the_oldest_go_when_there_are_too_many() -> None:
         for name in "abcd":
             await served.client.create(EVENTS, event(name))
         assert await left(served, 2) == ["c", "d"]
+
+
+async def test_expiry_goes_on_after_all_watches_were_ended() -> None:
+    clock = Clock()
+    async with expiring(clock) as served, asyncio.timeout(5):
+        await served.client.create(EVENTS, event("old"))
+        served.parts.cache.end_watches()
+        await asyncio.sleep(0)
+        clock.now = 11
+        await served.client.create(EVENTS, event("new"))
+        assert await left(served, 1) == ["new"]
