@@ -18,7 +18,7 @@ class Source:
     chart: str = ""  # a name in ``repo``, an https://….tgz, or oci://…
     repo: str = ""
     version: str = ""
-    ca: str = ""  # PEM, trusted beside the system's
+    ca: str = ""  # PEM, trusted in place of the system's
     username: str = ""
     password: str = ""
     certificate: str = ""  # PEM, of a TLS client

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from operators.config import Config
-from operators.helm.base import HelmError, Job, Release, Target
+from operators.helm.base import HelmError, Job, Release, Source, Target
 from operators.helm.process import Runner, last_words
 
 # Downloads and an uninstall before an install come on top of Helm's own timeout.
@@ -42,9 +42,12 @@ class Library:
         target = what.target if isinstance(what, Job) else what
         request = asdict(what) if isinstance(what, Job) else {"target": asdict(what)}
         request |= {"action": action, "kubeconfig": str(self._config.kubeconfig)}
+        authorities = _authorities(what.source) if isinstance(what, Job) else b""
         code, out, errors = await self._runner.run(
             [self._config.python, "-m", "operators.helm.worker"],
             seconds=target.timeout + MARGIN_SECONDS,
+            files={"authorities.pem": authorities} if authorities else {},
+            environment={"SSL_CERT_FILE": "authorities.pem"} if authorities else {},
             stdin=json.dumps(request).encode(),
         )
         try:
@@ -56,3 +59,8 @@ class Library:
         if failure := answer.get("error"):
             raise HelmError(failure["reason"], failure["message"], permanent=failure["permanent"])
         return answer["result"]
+
+
+def _authorities(source: Source) -> bytes:
+    """The library takes an authority for a registry only from its environment."""
+    return source.ca.encode() if source.chart.startswith("oci://") else b""

@@ -32,10 +32,12 @@ class Runner:
         *,
         seconds: float,
         files: Mapping[str, bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
         stdin: bytes = b"",
     ) -> tuple[int, str, str]:
         """
         Exit code, stdout, stderr. ``files`` are written to the working folder first.
+        ``environment`` comes on top of the one that all programs have.
 
         Raises :class:`HelmError` when the time is over, or the program cannot be started.
         """
@@ -43,34 +45,41 @@ class Runner:
             with tempfile.TemporaryDirectory(prefix="pinnace-helm-") as folder:
                 home = Path(folder)
                 await asyncio.to_thread(_write, home, files or {})
-                return await self._run(argv, home, seconds, stdin)
+                names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HOME", "TMPDIR")
+                seen = self._environment | dict(environment or {}) | dict.fromkeys(names, folder)
+                process = await _start(argv, home, seen)
+                return await _finish(process, stdin, seconds)
 
-    async def _run(
-        self, argv: Sequence[str], home: Path, seconds: float, stdin: bytes
-    ) -> tuple[int, str, str]:
-        names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HOME", "TMPDIR")
-        environment = {**self._environment, **dict.fromkeys(names, str(home))}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=home,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as err:
-            raise HelmError("HelmNotFound", f"cannot start {argv[0]}: {err}") from err
-        try:
-            async with asyncio.timeout(seconds):
-                out, err_text = await process.communicate(stdin)
-        except TimeoutError as err:
-            raise HelmError("TimedOut", f"Helm did not end within {seconds:.0f} s") from err
-        finally:
-            await _end(process)
-        assert process.returncode is not None
-        return process.returncode, out.decode(errors="replace"), err_text.decode(errors="replace")
+
+async def _start(
+    argv: Sequence[str], home: Path, environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=home,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as err:
+        raise HelmError("HelmNotFound", f"cannot start {argv[0]}: {err}") from err
+
+
+async def _finish(
+    process: asyncio.subprocess.Process, stdin: bytes, seconds: float
+) -> tuple[int, str, str]:
+    try:
+        async with asyncio.timeout(seconds):
+            out, errors = await process.communicate(stdin)
+    except TimeoutError as err:
+        raise HelmError("TimedOut", f"Helm did not end within {seconds:.0f} s") from err
+    finally:
+        await _end(process)
+    assert process.returncode is not None
+    return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 
 
 def _write(home: Path, files: Mapping[str, bytes]) -> None:

@@ -188,6 +188,10 @@ def load_chart(source: dict[str, Any]) -> helm_python.Chart:
 
 
 def _pull(source: dict[str, Any]) -> Path:
+    if source["chart"].startswith("oci://") and source["certificate"]:
+        raise helm_python.HelmInvalidArgError(
+            "a TLS client certificate for oci:// is not supported"
+        )
     folder = Path("chart")
     folder.mkdir()
     options = {
@@ -217,16 +221,29 @@ def _registry(source: dict[str, Any]) -> helm_python.RegistryClient:
     client = helm_python.RegistryClient(
         plain_http=source["plain_http"], credentials_file=credentials or None
     )
-    if source["chart"].startswith("oci://") and source["username"]:
-        host = source["chart"].removeprefix("oci://").partition("/")[0]
+    host = source["chart"].removeprefix("oci://").partition("/")[0]
+    username, password = source["username"], source["password"]
+    if source["insecure"] and not username:
+        # The library leaves out the verification only where it logs in.
+        username, password = registry_login(source["registry_auth"], host)
+    if source["chart"].startswith("oci://") and username:
         client.login(
             host,
-            source["username"],
-            source["password"],
+            username,
+            password,
             insecure=source["insecure"],
             plain_http=source["plain_http"],
         )
     return client
+
+
+def registry_login(docker_config: str, host: str) -> tuple[str, str]:
+    """Username and password for a registry in a ``.dockerconfigjson``; empty where it has none."""
+    found = (json.loads(docker_config or "{}").get("auths") or {}).get(host) or {}
+    if encoded := found.get("auth"):
+        username, _, password = base64.b64decode(encoded).decode().partition(":")
+        return username, password
+    return found.get("username", ""), found.get("password", "")
 
 
 def _file(name: str, content: str) -> str:

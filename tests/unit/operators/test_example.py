@@ -1,5 +1,6 @@
 import base64
 import gzip
+import itertools
 from pathlib import Path
 
 import yaml
@@ -30,6 +31,6 @@ def test_the_same_files_give_the_same_archive(tmp_path: Path) -> None:
 
 def test_every_value_of_the_chart_is_explained() -> None:
     lines = (ROOT / "charts" / "hello" / "values.yaml").read_text().splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in itertools.pairwise(lines):
         if line.strip() and not line.strip().startswith("#"):
             assert above.strip().startswith("#"), line
