@@ -3,20 +3,20 @@ The node daemon: load the modules once, fork the children, look after them, noth
 
 The children share what was loaded here copy-on-write, so this process must
 stay as it was at the first fork: one thread, no event loop, no connection.
-``gc.freeze()`` keeps the collector from touching, and so copying, what is shared.
+:mod:`node.supervise.memory` keeps what is shared from being written to, and so copied.
 """
 
-import gc
 import importlib
 import logging
 import shutil
 import time
+from asyncio import sslproto
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from node.config import from_settings
-from node.supervise import containerd, preflight
+from node.supervise import containerd, memory, preflight
 from node.supervise.apply import Supervisor
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
@@ -36,6 +36,8 @@ PRELOAD = (
     "node.run",
     "operators.run",
 )
+
+TLS_BUFFER = 16 * 1024
 
 
 def services(settings: Mapping[str, Any]) -> Sequence[Service]:
@@ -57,8 +59,9 @@ def services(settings: Mapping[str, Any]) -> Sequence[Service]:
 def preload(names: Sequence[str] = PRELOAD) -> None:
     for name in names:
         importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    # asyncio reserves a quarter of a megabyte for each connection; all that we read fits in this.
+    sslproto.SSLProtocol.max_size = TLS_BUFFER
+    memory.settle()
 
 
 def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[str], None]) -> int:
@@ -76,6 +79,7 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
     with preflight.lock(run_dir):
         preflight.check(settings)
         name_this_process("pinnace")
+        memory.small_pages(on=True)
         preload()
 
         def all_ready() -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.supervise.base import Executed, Forked
+from node.supervise.memory import small_pages
 
 LOG = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
@@ -130,3 +131,4 @@ def execute(service: Executed, run_dir: Path) -> Running:
 
 def _die_with_the_daemon() -> None:
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    small_pages(on=False)  # not for containerd and the pods
