@@ -20,6 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.root)
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(180))
 
 
 @dataclass(frozen=True)
