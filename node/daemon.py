@@ -20,7 +20,7 @@ from node.supervise import containerd, memory, preflight
 from node.supervise.apply import Supervisor
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
-from node.supervise.process import name_this_process
+from node.supervise.process import log_as, name_this_process
 
 LOG = logging.getLogger(__name__)
 
@@ -71,10 +71,8 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
     Raises :class:`node.supervise.preflight.CannotStart` before anything is started.
     """
     began = time.monotonic()
-    logging.basicConfig(
-        level=logging.DEBUG if settings["debug"] else logging.INFO,
-        format="%(asctime)s %(levelname).1s %(processName)s %(name)s: %(message)s",
-    )
+    logging.basicConfig(level=logging.DEBUG if settings["debug"] else logging.INFO)
+    log_as("daemon")
     run_dir = Path(settings["run-dir"])
     with preflight.lock(run_dir):
         preflight.check(settings)

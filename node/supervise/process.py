@@ -55,6 +55,13 @@ def name_this_process(name: str) -> None:
     LIBC.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
+def log_as(name: str) -> None:
+    """Lines of this process are marked with the name."""
+    form = f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s"
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(form))
+
+
 def fork(service: Forked) -> Running:
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -82,6 +89,7 @@ def _be_child(service: Forked, sign: socket.socket, parent: int) -> int:
     if os.getppid() != parent:  # the daemon died before the line above took effect
         return 1
     name_this_process(f"pinnace-{service.name}")
+    log_as(service.name)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
