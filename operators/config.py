@@ -5,6 +5,7 @@ The node daemon gives settings, flag names without dashes with their values; in
 a pod of another cluster :func:`from_settings` gets the few that matter from there.
 """
 
+import os
 import sys
 from base64 import b64decode
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+_PROXY = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class Config:
     python: str  # runs the worker programs
     program_dir: Path  # the folder that holds this package
     path: str  # PATH of the worker programs
+    proxy: Mapping[str, str]  # HTTPS_PROXY and its like, for the download of charts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,7 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         kubernetes_api=address or f"127.0.0.1:{settings['https-listen-port']}",
         python=sys.executable,
         program_dir=Path(__file__).resolve().parent.parent,
+        proxy={name: value for name, value in os.environ.items() if name.upper() in _PROXY},
         path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     )
 

@@ -76,7 +76,8 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
 
 
 def _helm(config: Config, client: WriterClient, registry: Any) -> Queue:
-    helm = choose.helm(config, Runner({"PATH": config.path, "PYTHONPATH": str(config.program_dir)}))
+    seen = {**config.proxy, "PATH": config.path, "PYTHONPATH": str(config.program_dir)}
+    helm = choose.helm(config, Runner(seen))
     charts = Charts(config, client, helm, now=now, clock=time.monotonic)
     queue = Queue("HelmChart", charts.reconcile)
     helm_handlers.register(registry, queue.add)

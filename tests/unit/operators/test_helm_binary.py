@@ -29,6 +29,7 @@ CONFIG = Config(
     python="",
     program_dir=Path("/"),
     path="/usr/bin:/bin",
+    proxy={},
 )
 RELEASE = {
     "name": "web",

@@ -27,6 +27,7 @@ CONFIG = Config(
     python=sys.executable,
     program_dir=ROOT,
     path="/usr/bin:/bin",
+    proxy={},
 )
 
 

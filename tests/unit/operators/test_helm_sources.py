@@ -156,6 +156,7 @@ async def template(source: Source) -> str:
         python=sys.executable,
         program_dir=ROOT,
         path="/usr/bin:/bin",
+        proxy={},
     )
     runner = Runner({"PATH": config.path, "PYTHONPATH": str(ROOT)})
     target = Target(name="web", namespace="default", timeout=20)
