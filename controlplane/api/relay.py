@@ -7,6 +7,7 @@ itself. An answer that a kubelet refuses becomes a Status.
 """
 
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -211,13 +212,22 @@ async def _kubelet_error(answer: aiohttp.ClientResponse) -> StatusError:
     return StatusError(500, "InternalError", text or f"the kubelet answered {answer.status}")
 
 
+async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """What the kubelet sends; :class:`ConnectionError` where it goes away in the middle."""
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except aiohttp.ClientPayloadError as err:
+        raise ConnectionResetError("the kubelet went away while it answered") from err
+
+
 async def _log_text(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={"Content-Type": "text/plain", "Cache-Control": "no-cache, private"}
     )
     response.enable_chunked_encoding()
     await response.prepare(request)
-    async for chunk in answer.content.iter_any():
+    async for chunk in _chunks(answer):
         await response.write(chunk)
     await response.write_eof()
     return response
@@ -231,7 +241,7 @@ async def _log_frames(
     protocols = tuple(p for p in _LOG_PROTOCOLS if p and p in offered)
     socket = web.WebSocketResponse(protocols=protocols, compress=False)
     await socket.prepare(request)
-    async for chunk in answer.content.iter_any():
+    async for chunk in _chunks(answer):
         await socket.send_bytes(chunk)
     await socket.close()
     return socket
