@@ -32,6 +32,7 @@ from controlplane.api.route import Route, parse
 from controlplane.api.upgrade import Finished
 from controlplane.objects.errors import (
     StatusError,
+    bad_request,
     internal,
     no_such_path,
     timed_out,
@@ -118,6 +119,9 @@ class ApiServer:
             return _failed(request, internal(str(error)))
         except ConnectionError:
             return Finished(499)  # the client has gone
+        except RecursionError:
+            # Whatever walk it was: nothing is written before the last one.
+            return _failed(request, bad_request("the object is nested too deeply"))
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             return _failed(request, internal("the request could not be handled"))

@@ -23,6 +23,7 @@ from controlplane.api.present import entry_object, present_one
 from controlplane.api.strategy import ORPHANS_BY_DEFAULT, RETURNS_DELETED
 from controlplane.api.write import admit, check_preconditions, is_finished
 from controlplane.client.base import Object
+from controlplane.objects import walk
 from controlplane.objects.errors import (
     FieldError,
     StatusError,
@@ -32,9 +33,11 @@ from controlplane.objects.errors import (
     not_found,
     not_supported,
 )
+from controlplane.objects.facts import schema_by_name
 from controlplane.objects.meta import FOREGROUND, ORPHAN, parse_time, rfc3339
 from controlplane.store.base import Mismatch
 
+_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 _POLICIES = ("Foreground", "Background", "Orphan")
 _TRIES = 64
 
@@ -65,9 +68,7 @@ class DeleteOptions:
 
 def delete_options(body: Mapping[str, Any] | None, query: Mapping[str, str]) -> DeleteOptions:
     """From a body or, if there is none, from the query; 400 and 422 as upstream."""
-    given: dict[str, Any] = dict(body or {})
-    if not given:
-        given = _from_query(query)
+    given = _decoded(body) if body else _from_query(query)
     _check_options(given)
     preconditions = given.get("preconditions") or {}
     return DeleteOptions(
@@ -78,6 +79,14 @@ def delete_options(body: Mapping[str, Any] | None, query: Mapping[str, str]) -> 
         resource_version=preconditions.get("resourceVersion") or "",
         dry_run="All" in (given.get("dryRun") or ()) or query.get("dryRun") == "All",
     )
+
+
+def _decoded(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked against the schema: nobody has looked at it yet."""
+    kind = body.get("kind")
+    if kind and kind != "DeleteOptions":
+        raise bad_request(f'{kind} cannot be handled as a DeleteOptions: no kind "{kind}" here')
+    return walk.decode(body, schema_by_name(_OPTIONS), strict=False)[0]
 
 
 def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
@@ -95,9 +104,6 @@ def _from_query(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
-    kind = given.get("kind")
-    if kind and kind != "DeleteOptions":
-        raise bad_request(f'{kind} cannot be handled as a DeleteOptions: no kind "{kind}" here')
     errors: list[FieldError] = []
     policy = given.get("propagationPolicy")
     if policy and policy not in _POLICIES:
@@ -105,9 +111,6 @@ def _check_options(given: Mapping[str, Any]) -> None:
     if policy and given.get("orphanDependents") is not None:
         text = "Invalid value: orphanDependents and deletionPropagation cannot be both set"
         errors.append(FieldError("FieldValueInvalid", "propagationPolicy", text))
-    grace = given.get("gracePeriodSeconds")
-    if grace is not None and not isinstance(grace, int):
-        raise bad_request("gracePeriodSeconds must be an integer")
     if errors:
         raise invalid("DeleteOptions.meta.k8s.io", "", errors)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from controlplane.objects.errors import bad_request
+
 OPENING = b'{"metadata":{'
 _SPLIT = b'},"kind":"'
 _METADATA = len(b'{"metadata":')
@@ -25,7 +27,11 @@ def encode(obj: Mapping[str, Any]) -> bytes:
     if "resourceVersion" in metadata:
         metadata = {k: v for k, v in metadata.items() if k != "resourceVersion"}
     head = {"metadata": metadata, "kind": obj["kind"], "apiVersion": obj["apiVersion"]}
-    return orjson.dumps(head | {k: v for k, v in obj.items() if k not in head})
+    try:
+        return orjson.dumps(head | {k: v for k, v in obj.items() if k not in head})
+    except TypeError as error:
+        # Patches and managed fields may nest deeper than any body.
+        raise bad_request(f"the object cannot be encoded: {error}") from None
 
 
 def splice(value: bytes, revision: int) -> bytes:

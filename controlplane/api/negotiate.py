@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from controlplane.api.bodies import read_json, read_yaml
 from controlplane.objects.errors import (
     StatusError,
     bad_request,
@@ -110,32 +111,6 @@ def read_object(
             f"{_go_name(value)} into Go value of type struct"
         )
     return value
-
-
-def read_json(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
-    except RecursionError:
-        raise bad_request("the body is nested too deeply") from None
-
-
-def read_yaml(raw: bytes) -> Any:
-    """YAML, of which JSON is a part."""
-    if raw.lstrip()[:1] == b"{":
-        try:
-            return orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            pass  # flow style YAML, perhaps
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        value = yaml.load(raw, loader)
-        return orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        raise bad_request(f"error decoding YAML: {error}") from None
 
 
 def _read_protobuf(raw: bytes, kind: Kind | None, schemas: Schemas) -> dict[str, Any]:

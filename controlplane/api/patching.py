@@ -63,7 +63,8 @@ def check_options(call: Call, type_: PatchType) -> None:
 def _names_version(type_: PatchType, body: Any) -> bool:
     if type_ is PatchType.JSON or not isinstance(body, Mapping):
         return False
-    return bool((body.get("metadata") or {}).get("resourceVersion"))
+    metadata = body.get("metadata")
+    return isinstance(metadata, Mapping) and bool(metadata.get("resourceVersion"))
 
 
 def _patched(
@@ -121,6 +122,8 @@ async def _apply(
         raise bad_request("error decoding YAML: the patch is no object")
     pipeline.check_type(call.kind, body)
     metadata = body.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata must be an object")
     if metadata.get("managedFields"):
         raise bad_request("metadata.managedFields must be nil")
     if metadata.get("name", call.name) != call.name:

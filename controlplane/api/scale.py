@@ -17,10 +17,12 @@ from controlplane.api.present import entry_object
 from controlplane.api.strategy import prepare_update
 from controlplane.api.write import Change, change, check_preconditions
 from controlplane.client.base import Object, PatchType
-from controlplane.objects import patch, selectors
+from controlplane.objects import patch, selectors, walk
 from controlplane.objects.errors import bad_request, invalid, invalid_value, not_found
+from controlplane.objects.facts import schema_by_name
 from controlplane.objects.kinds import Kind
 
+_SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _WORKLOAD = (".spec.replicas", ".status.replicas", "")
 
 
@@ -29,7 +31,7 @@ def scale_of(kind: Kind, obj: Object) -> dict[str, Any]:
     wanted, found, selector = kind.scale_paths or _WORKLOAD
     metadata = obj["metadata"]
     shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    status: dict[str, Any] = {"replicas": _at(obj, found) or 0}
+    status: dict[str, Any] = {"replicas": _number_at(obj, found)}
     text = _selector(kind, obj, selector)
     if text:
         status["selector"] = text
@@ -37,7 +39,7 @@ def scale_of(kind: Kind, obj: Object) -> dict[str, Any]:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: metadata[name] for name in shown if name in metadata},
-        "spec": {"replicas": _at(obj, wanted) or 0},
+        "spec": {"replicas": _number_at(obj, wanted)},
         "status": status,
     }
 
@@ -50,6 +52,12 @@ def _selector(kind: Kind, obj: Object, path: str) -> str:
         selector = {"matchLabels": selector or {}}
     text = selectors.to_text(selector)
     return "" if text in ("<none>", "<error>") else text
+
+
+def _number_at(obj: Object, path: str) -> int:
+    """0 where a custom resource has something else there."""
+    value = _at(obj, path)
+    return value if type(value) is int and abs(value) < 2**31 else 0
 
 
 def _at(obj: Object, path: str) -> Any:
@@ -65,6 +73,8 @@ def _set(obj: dict[str, Any], path: str, value: int) -> None:
     *steps, last = path.lstrip(".").split(".")
     for step in steps:
         obj = obj.setdefault(step, {})
+        if not isinstance(obj, dict):
+            raise bad_request(f"{path} is not within an object")
     obj[last] = value
 
 
@@ -77,8 +87,8 @@ async def get_scale(parts: Parts, call: Call) -> bytes:
 
 async def update_scale(parts: Parts, call: Call, body: Mapping[str, Any]) -> Answer:
     """Replace the number of replicas; 409 where the Scale names another resourceVersion."""
-    _check(call, body)
-    return await _write(parts, call, lambda _scale: dict(body))
+    checked = _checked(call, body)
+    return await _write(parts, call, lambda _scale: checked)
 
 
 async def patch_scale(parts: Parts, call: Call, type_: PatchType, body: Any) -> Answer:
@@ -90,29 +100,31 @@ async def patch_scale(parts: Parts, call: Call, type_: PatchType, body: Any) -> 
             result: dict[str, Any] = patch.json_patch(scale, body)
         else:
             result = patch.merge_patch(scale, body)
-        _check(call, result)
-        return result
+        return _checked(call, result)
 
     return await _write(parts, call, changed)
 
 
-def _check(call: Call, scale: Mapping[str, Any]) -> None:
+def _checked(call: Call, scale: Any) -> dict[str, Any]:
+    """A Scale that somebody sent or patched, decoded; 400, 422."""
+    if not isinstance(scale, Mapping):
+        raise bad_request("the patch does not leave an object")
     kind, version = scale.get("kind", "Scale"), scale.get("apiVersion", "autoscaling/v1")
     if kind != "Scale" or not str(version).startswith("autoscaling/"):
         raise bad_request(f"expected a Scale of autoscaling/v1, got {kind} of {version}")
-    name = (scale.get("metadata") or {}).get("name", call.name)
+    decoded, _ = walk.decode(scale, schema_by_name(_SCALE), strict=False)
+    name = decoded["metadata"].get("name", call.name)
     if name != call.name:
         raise bad_request(
             f"the name of the object ({name}) does not match the name on the URL ({call.name})"
         )
-    replicas = (scale.get("spec") or {}).get("replicas") or 0
-    if isinstance(replicas, bool) or not isinstance(replicas, int):
-        raise bad_request("json: cannot unmarshal spec.replicas into an int32")
+    replicas = decoded["spec"].get("replicas", 0)
     if replicas < 0:
         why = "must be greater than or equal to 0"
         raise invalid(
             "Scale.autoscaling", call.name, [invalid_value("spec.replicas", replicas, why)]
         )
+    return decoded
 
 
 async def _write(
@@ -122,10 +134,10 @@ async def _write(
 
     async def make(old: Object) -> dict[str, Any]:
         scale = changed(scale_of(call.kind, old))
-        metadata = scale.get("metadata") or {}
+        metadata = scale["metadata"]
         check_preconditions(call, old, metadata.get("uid"), metadata.get("resourceVersion"))
         new: dict[str, Any] = pipeline.copy(old)
-        _set(new, path, (scale.get("spec") or {}).get("replicas") or 0)
+        _set(new, path, scale["spec"].get("replicas", 0))
         return new
 
     answer = await change(parts, call, Change(make=make, prepare=prepare_update))

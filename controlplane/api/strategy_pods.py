@@ -71,6 +71,9 @@ def create_job(job: dict[str, Any]) -> None:
     if len(name) <= 63:
         labels.setdefault("job-name", name)
         labels.setdefault(_JOB_NAME, name)
+    # As its defaults would do at the next write: a job has its template's labels.
+    if not metadata.get("labels"):
+        metadata["labels"] = dict(labels)
     selector = spec["selector"] = dict(spec.get("selector") or {})
     matched = selector["matchLabels"] = dict(selector.get("matchLabels") or {})
     matched.setdefault(_CONTROLLER_UID, metadata["uid"])

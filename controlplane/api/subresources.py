@@ -21,7 +21,7 @@ from controlplane.api.scale import get_scale, patch_scale, update_scale
 from controlplane.api.strategy import prepare_status, prepare_update
 from controlplane.api.write import Change, Prepare, admit, change
 from controlplane.client.base import Object
-from controlplane.objects import defaults
+from controlplane.objects import defaults, walk
 from controlplane.objects.errors import (
     FieldError,
     StatusError,
@@ -31,6 +31,7 @@ from controlplane.objects.errors import (
     not_found,
     required,
 )
+from controlplane.objects.facts import schema_of_body
 from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import rfc3339
 
@@ -171,18 +172,33 @@ async def create(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
         case "":
             return await _create_special(parts, call, body)
         case "binding":
-            return await _bind(parts, call, body)
+            return await _bind(parts, call, _decoded(body, "v1", "Binding"))
         case "eviction":
-            return await _evict(parts, call, body)
+            return await _evict(parts, call, _decoded(body, "policy/v1", "Eviction"))
         case "token":
-            return await _issue_token(parts, call, body)
+            decoded = _decoded(body, "authentication.k8s.io/v1", "TokenRequest")
+            return await _issue_token(parts, call, decoded)
         case _:
             raise not_allowed()
+
+
+def _decoded(body: dict[str, Any], api_version: str, kind: str) -> dict[str, Any]:
+    """What is sent to a subresource, of a kind that no resource serves; 400 for another."""
+    given = (body.get("apiVersion") or api_version, body.get("kind") or kind)
+    if given != (api_version, kind):
+        raise bad_request(
+            f"the {given[1]} of {given[0]} cannot be handled as a {kind} of {api_version}"
+        )
+    schema = schema_of_body(api_version, kind)
+    assert schema is not None
+    named = {**body, "apiVersion": api_version, "kind": kind}
+    return walk.decode(named, schema, strict=False)[0]
 
 
 async def _create_special(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
     kind = call.kind
     pipeline.check_type(kind, body)
+    body = pipeline.decode(parts.schemas, call, body)
     if kind.plural == "bindings":
         pods = parts.kinds.by_resource("", "v1", "pods")
         assert pods is not None
@@ -200,7 +216,6 @@ async def _create_special(parts: Parts, call: Call, body: dict[str, Any]) -> Ans
         return await _bind(parts, bound, body)
     if parts.reviews is None:
         raise StatusError(503, "ServiceUnavailable", "reviews are not served")
-    body = pipeline.decode(parts.schemas, call, body)
     review = await parts.reviews.create(kind, namespace=call.namespace, body=body, user=call.user)
     return Answer(orjson.dumps(review), 201)
 
@@ -210,8 +225,6 @@ async def _issue_token(parts: Parts, call: Call, body: dict[str, Any]) -> Answer
         raise StatusError(503, "ServiceUnavailable", "tokens are not issued here")
     if parts.cache.entry(call.key) is None:
         raise not_found(call.kind.group_resource, call.name)
-    body.setdefault("apiVersion", "authentication.k8s.io/v1")
-    body.setdefault("kind", "TokenRequest")
     defaults.apply_body_defaults("authentication.k8s.io/v1", "TokenRequest", body)
     await admit(parts, call, Operation.CREATE, body)
     answer = await parts.reviews.issue_token(

@@ -27,6 +27,26 @@ def is_member(node: Set) -> bool:
     return not node or SELF in node
 
 
+def is_set(value: Any) -> bool:
+    """Whether a value is a set in this form, as far as anybody looks into it."""
+    if not isinstance(value, dict):
+        return value is None
+    return all(_is_element(step) and is_set(node) for step, node in value.items())
+
+
+def _is_element(step: str) -> bool:
+    kind, rest = step[:2], step[2:]
+    if kind == "f:" or step == SELF:
+        return True
+    if kind == "i:":
+        return rest.isdecimal()
+    try:
+        value = orjson.loads(rest)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) if kind == "k:" else kind == "v:"
+
+
 def as_member(node: Set | None) -> Node:
     if not node:
         return {}

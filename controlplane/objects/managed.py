@@ -193,7 +193,12 @@ def _source(live: Object | None, metadata: Object, subresource: str) -> Sequence
         return held
     if sent in ([], [{}]):
         return []
-    return sent if decode(sent) else held
+    return sent if sent is held or sent == held or _is_sound(sent) else held
+
+
+def _is_sound(sent: Sequence[Any]) -> bool:
+    """Whether what a client sent can be worked with."""
+    return bool(decode(sent)) and all(fieldsets.is_set(item.get("fieldsV1")) for item in sent)
 
 
 def _with_mine(entries: list[Entry], mine: Entry) -> list[Entry]:
