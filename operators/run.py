@@ -44,6 +44,9 @@ LOG = logging.getLogger(__name__)
 # as kopf does after 70 s without an event, would be the only work of an idle node.
 WATCH_SECONDS = 3700.0
 RETRY_SECONDS = 5.0
+# kopf's name for us among its peers, which are off. Else it asks DNS for this machine's name,
+# and waits 6 s for an answer where there is no network.
+IDENTITY: Any = "pinnace"
 
 
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
@@ -120,6 +123,7 @@ async def _watch(registry: Any, started: asyncio.Event) -> bool:
             settings=_settings(),
             clusterwide=True,
             standalone=True,
+            identity=IDENTITY,
             ready_flag=started,
         )
     except Exception as err:
