@@ -3,7 +3,8 @@ containerd as a child: its configuration, and how it is kept small.
 
 The configuration is in the version 2 format, which containerd 1.6 to 2.x all
 read. Plugins that no node of ours needs are left out, and Go's runtime is told
-to keep its heap small: 24 MiB instead of 29 were measured.
+to keep its heap small. A GOMEMLIMIT that is about as large as the heap is not for
+that: it saves a quarter of a MiB, and collects three times a second at idle.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ UNUSED_PLUGINS = (
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
 )
-SMALL = {"GOGC": "20", "GOMEMLIMIT": "16MiB", "GOMAXPROCS": "2"}
+SMALL = {"GOGC": "20", "GOMAXPROCS": "2"}
 CAP_SYS_RESOURCE = 24
 CNI_FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
