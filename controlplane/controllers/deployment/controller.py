@@ -264,7 +264,8 @@ def _own_revision(deployment: Object, revision: str) -> Iterator[Write]:
     meta = deployment["metadata"]
     if (meta.get("annotations") or {}).get(REVISION) != revision:
         body = {"metadata": {"uid": meta["uid"], "annotations": {REVISION: revision}}}
-        yield Patch(DEPLOYMENTS, meta["namespace"], meta["name"], body)
+        # By the status, as upstream: changed annotations of the spec would be a new generation.
+        yield Patch(DEPLOYMENTS, meta["namespace"], meta["name"], body, subresource="status")
 
 
 def _create_new(view: _View) -> Create:
