@@ -34,6 +34,7 @@ from node.kubelet.view import (
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=5)
 RESET_AFTER = 2 * LONGEST_DELAY
+CRASH_LOOP = "CrashLoopBackOff"
 _KEPT = 2  # containers of a name: the latest, and the one before it for lastState and logs -p
 
 
@@ -283,7 +284,7 @@ def _crash_loop(pod: Object, name: str, backoff: Backoff) -> Waiting:
     shown = f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
     where = f"pod={meta['name']}_{meta['namespace']}({uid_of(pod)})"
     message = f"back-off {shown} restarting failed container={name} {where}"
-    return Waiting("CrashLoopBackOff", message)
+    return Waiting(CRASH_LOOP, message)
 
 
 def next_backoff(backoff: Backoff | None, now: datetime) -> Backoff:

@@ -26,8 +26,8 @@ from node.cri.base import (
 from node.kubelet import cgroups, files, logs, spec, status
 from node.kubelet.apply import Failed, Hands, Parts
 from node.kubelet.base import POD_UID, PODS, all_containers, key_of, uid_of
-from node.kubelet.plan import Plan, plan
-from node.kubelet.probes import Probes
+from node.kubelet.plan import CRASH_LOOP, Plan, plan
+from node.kubelet.probes import Probes, with_field_path
 from node.kubelet.view import Memory, PodView, Seen
 
 _log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Worker:
         self._exited: set[str] = set()  # ids that ended, though the runtime may not say so yet
         self._lag = _LAG_FIRST
         self._ended: dict[str, Seen] = {}
+        self._held_back: dict[str, str] = {}  # container name → id whose back-off was told
         self._doing: asyncio.Task[None] | None = None
         self._wanted: Mapping[str, Any] | None = None
         # As last written. A server may keep it in other words (quantities): never written twice.
@@ -313,9 +314,25 @@ class Worker:
             settings=self._parts.settings,
             now=self._parts.clock(),
         )
+        self._tell_of_crashes(made)
         self._wanted = status.pod_status(given)
         self._written.clear()
         self._report.set()
+
+    def _tell_of_crashes(self, made: Plan) -> None:
+        """One event for each end of a container after which its restart is held back."""
+        for name, why in made.waiting.items():
+            seen = self.view.latest(name)
+            if why.reason != CRASH_LOOP or seen is None:
+                continue
+            if self._held_back.get(name) == seen.status.id:
+                continue
+            self._held_back[name] = seen.status.id
+            namespace, pod = key_of(self.pod)
+            where = f"{pod}_{namespace}({self.uid})"
+            text = f"Back-off restarting failed container {name} in pod {where}"
+            about = with_field_path(self.pod, name)
+            self._parts.recorder.record(about, "Warning", "BackOff", text)
 
     def _base(self) -> Mapping[str, Any]:
         """The status to go on from: the API's, but our own latest words where not yet written."""

@@ -101,6 +101,10 @@ async def test_a_crashing_container_is_restarted_at_once_and_then_backs_off(node
     assert "back-off 10s restarting failed container=c" in container["state"]["waiting"]["message"]
     assert node.status("crash")["phase"] == "Running"
     assert node.log("crash", attempt=1) == "boom"
+    await node.api.until(lambda: node.api.events("BackOff"))
+    assert node.api.events("BackOff")[0]["message"].startswith(
+        "Back-off restarting failed container c in pod crash_default("
+    )
 
 
 async def test_the_environment_comes_from_everywhere(node: Node) -> None:
