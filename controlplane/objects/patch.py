@@ -86,11 +86,13 @@ def _merge(obj: object, patch: Any) -> Any:
 
 
 def _unprocessable(text: str) -> StatusError:
+    # Upstream drops the text; a cause is where kubectl shows it.
+    cause = {"reason": "UnexpectedServerResponse", "message": text, "field": "patch"}
     return StatusError(
         422,
         "Invalid",
         "the server rejected our request due to an error in our request",
-        details={"causes": [{"reason": "UnexpectedServerResponse", "message": text}]},
+        details={"causes": [cause]},
     )
 
 
