@@ -17,7 +17,6 @@ from controlplane.api.base import Attributes, Decision, User
 from controlplane.api.call import Answer, Call, Options, Parts, options_from
 from controlplane.api.present import entry_object, objects_in
 from controlplane.api.selection import Matcher, compile_matcher
-from controlplane.api.strategy import prepare_update
 from controlplane.client.base import (
     EVERYTHING,
     Object,
@@ -148,7 +147,7 @@ class LocalClient:
         )
         if subresource == "scale":
             return _object(await subresources.update_scale(self._parts, call, clone(body)))
-        prepare = subresources.preparation(subresource) or prepare_update
+        prepare = subresources.preparation(subresource)
         obj = clone(body)
         pipeline.check_type(call.kind, obj)
         obj = pipeline.decode(self._parts.schemas, call, obj)
@@ -177,7 +176,7 @@ class LocalClient:
             call.options = options_from({**(options or {}), "fieldManager": self._manager})
         if subresource == "scale":
             return _object(await subresources.patch_scale(self._parts, call, type, clone(body)))
-        prepare = subresources.preparation(subresource) or prepare_update
+        prepare = subresources.preparation(subresource)
         answer = await patching.patch_object(
             self._parts, call, type, body=clone(body), prepare=prepare
         )

@@ -176,7 +176,7 @@ def validate(schemas: Schemas, call: Call, new: Object, old: Object | None) -> N
     schema = schemas.of(kind)
     if old is None:
         errors = rules.validate_create(kind, new, schema=schema)
-    elif call.subresource in ("", "scale"):
+    elif call.subresource in ("", "scale", "finalize"):
         errors = rules.validate_update(kind, new, old, schema=schema)
     elif call.subresource == "ephemeralcontainers":
         errors = rules.validate_ephemeral_containers(kind, new, old)

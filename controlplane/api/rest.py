@@ -13,6 +13,7 @@ from aiohttp import web
 
 from controlplane.api import delete, forms, patching, pipeline, read, subresources, watch, write
 from controlplane.api.base import User
+from controlplane.api.bodies import read_json, read_yaml
 from controlplane.api.call import Answer, Call, Parts, options_from
 from controlplane.api.encoding import event_line
 from controlplane.api.negotiate import (
@@ -20,9 +21,7 @@ from controlplane.api.negotiate import (
     has_duplicates,
     media_type,
     output_for,
-    read_json,
     read_object,
-    read_yaml,
     render,
     status_bytes,
     warning_header,
@@ -30,7 +29,6 @@ from controlplane.api.negotiate import (
 from controlplane.api.present import present, present_one
 from controlplane.api.route import Route
 from controlplane.api.selection import compile_matcher
-from controlplane.api.strategy import prepare_update
 from controlplane.api.subresources import not_allowed
 from controlplane.client.base import PatchType
 from controlplane.objects import walk
@@ -181,7 +179,7 @@ class Rest:
             body = read_object(raw, _content_type(request), None, self._parts.schemas)
             answer = await subresources.update_scale(self._parts, call, body)
         else:
-            prepare = subresources.preparation(call.subresource) or prepare_update
+            prepare = subresources.preparation(call.subresource)
             obj = self._decoded(request, call, raw)
             answer = await write.update(self._parts, call, obj, prepare)
         return self._respond(request, call, answer, output)
@@ -213,7 +211,7 @@ class Rest:
                 call,
                 type_,
                 body=body,
-                prepare=subresources.preparation(call.subresource) or prepare_update,
+                prepare=subresources.preparation(call.subresource),
                 duplicates=_doubles(call, raw, "application/json", body),
             )
         return self._respond(request, call, answer, output)

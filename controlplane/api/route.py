@@ -37,7 +37,9 @@ class Route:
 
 
 def parse(method: str, path: str, query: Mapping[str, str]) -> Route:
-    """``path``: still percent-encoded, without the query."""
+    """``path``: still percent-encoded, without the query; none, or a host, of a CONNECT."""
+    if not path.startswith("/"):
+        path = f"/{path}"
     parts = path.split("/")
     if "%" in path:
         parts = [unquote(part) for part in parts]
@@ -68,7 +70,7 @@ def _resource(
     rest = "/".join(parts[3:])
     if len(parts) > 3 and subresource != "proxy":
         return Route(path, method.lower())
-    verb = "watch" if legacy_watch else _verb(method, name, query)
+    verb = "watch" if legacy_watch and method == "GET" else _verb(method, name, query)
     if subresource == "proxy":
         verb = _VERBS.get(method, method.lower())
     return Route(path, verb, *version, plural, namespace, name, subresource, rest)

@@ -7,12 +7,14 @@ stay open and asyncio's default reserves a quarter of a megabyte for each.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from asyncio import sslproto
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from controlplane.api.app import ApiServer, audit_id
 
@@ -67,7 +69,10 @@ class Listener:
             keepalive_timeout=180.0,
             max_line_size=64 * 1024,
             max_field_size=64 * 1024,
+            # As upstream, which knows no compressed requests; what is proxied passes as it is.
+            auto_decompress=False,
             access_log=None,
+            logger=_protocol_log(),
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
@@ -88,6 +93,19 @@ class Listener:
         if self._runner is not None:
             await asyncio.shield(self._runner.cleanup())
             self._runner = None
+
+
+def _protocol_log() -> logging.Logger:
+    """Of the HTTP parser: what strangers send that is no HTTP gets a 400, not a traceback each."""
+    log = logging.getLogger("controlplane.api.http")
+    if not log.filters:
+        log.addFilter(_is_ours)
+    return log
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def _socket(address: str, port: int) -> socket.socket:

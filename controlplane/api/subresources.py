@@ -46,9 +46,16 @@ def not_allowed() -> StatusError:
 # Updates
 
 
-def preparation(subresource: str) -> Prepare | None:
-    """How the new state of the object follows from what a client wrote to a subresource."""
-    return _PREPARATIONS.get(subresource)
+def preparation(subresource: str) -> Prepare:
+    """
+    How the new state of the object follows from what a client wrote to a subresource.
+
+    405 for those that are created on only, such as evictions.
+    """
+    prepare = _PREPARATIONS.get(subresource)
+    if prepare is None:
+        raise not_allowed()
+    return prepare
 
 
 def _prepare_status(kind: Kind, new: dict[str, Any], old: Object) -> None:

@@ -19,7 +19,7 @@ from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.api.call import Answer, Call, Parts
 from controlplane.api.encoding import encode, splice
 from controlplane.api.entry import Entry
-from controlplane.api.present import entry_object
+from controlplane.api.present import entry_object, present_one
 from controlplane.api.services import assign
 from controlplane.api.strategy import (
     CONDITIONAL_UPDATE,
@@ -161,7 +161,13 @@ async def _store_new(parts: Parts, call: Call, obj: dict[str, Any]) -> Answer:
     value = data if stored is obj else encode(stored)
     revision = await parts.store.create(key, value, volatile=kind.volatile)
     await parts.cache.wait_for(revision)
-    return Answer(splice(data, revision), 201)
+    shown = await _shown(parts, kind, splice(value, revision), own=value is data)
+    return Answer(shown, 201)
+
+
+async def _shown(parts: Parts, kind: Kind, value: bytes, *, own: bool) -> bytes:
+    """What a read would show: another version that is stored may have its own defaults."""
+    return value if own else await present_one(parts, kind, value)
 
 
 async def update(parts: Parts, call: Call, obj: dict[str, Any], prepare: Prepare) -> Answer:
@@ -299,7 +305,7 @@ async def _store_change(parts: Parts, call: Call, step: _Step) -> Answer:
     kind, entry, new = call.kind, step.entry, step.new
     if pipeline.same(new, step.old):
         return Answer(splice(encode(step.old), entry.revision))
-    data = encode(new)
+    data = value = encode(new)
     if call.options.dry_run:
         return Answer(splice(data, entry.revision))
     if is_finished(kind, new):
@@ -309,7 +315,7 @@ async def _store_change(parts: Parts, call: Call, step: _Step) -> Answer:
         value = data if stored is new else encode(stored)
         revision = await parts.store.update(entry.key, value, expected=entry.revision)
     await parts.cache.wait_for(revision)
-    return Answer(splice(data, revision))
+    return Answer(await _shown(parts, kind, splice(value, revision), own=value is data))
 
 
 def is_finished(kind: Kind, obj: Object) -> bool:

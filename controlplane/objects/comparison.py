@@ -158,6 +158,8 @@ def element(schema: Schema, item: Any, path: tuple[str, ...]) -> str:
         value = item.get(key)
         if value is None and (known := fields.get(key)) is not None and known.has_default:
             value = known.default
+        if isinstance(value, dict | list):
+            raise NotTyped(path, f"associative list with keys has a {key} that is no scalar")
         if value is not None:
             keys.append((key, value))
     if not keys:

@@ -154,13 +154,14 @@ def _list_decoder(schema: Schema) -> Decoder:
 def _item_decoder(schema: Schema) -> Decoder:
     """A null within a list or a map is the zero value of its type."""
     decode = decoder(schema)
-    is_object = schema.type is Type.OBJECT
+    # Decoding an empty one makes a new one each time.
+    empty: Any = {Type.OBJECT: {}, Type.MAP: {}, Type.LIST: [], Type.BYTES: ""}.get(schema.type)
     zero = ZEROS.get(schema.type)
 
     def decode_item(value: Any, unknown: list[str]) -> Any:
         if value is not None:
             return decode(value, unknown)
-        return decode({}, unknown) if is_object else zero
+        return decode(empty, unknown) if empty is not None else zero
 
     return decode_item
 
