@@ -145,7 +145,8 @@ def _settings() -> Any:
 
 
 def _login(registry: Any, config: Config) -> None:
-    @kopf.on.login(registry=registry, retries=3, backoff=1.0)
+    # Without end: kopf that gives up on logging in neither ends nor can be ended.
+    @kopf.on.login(registry=registry, backoff=1.0)
     def login(**_: Any) -> Any:
         return _connection(read_kubeconfig(config.kubeconfig))
 
