@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from images import architecture
@@ -74,7 +75,7 @@ def test_a_snapshot_is_whole_and_holds_what_was_written_before(node: Node, tmp_p
     argv = [sys.executable, "-m", "node", "snapshot", "save", f"--name={target}", *node.arguments]
     assert run(*argv, cwd=ROOT).stdout.strip() == str(target)
     assert target.stat().st_mode & 0o777 == 0o600
-    with sqlite3.connect(target) as database:
+    with closing(sqlite3.connect(target)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert b"before-snapshot" in target.read_bytes()
     again = run(*argv, cwd=ROOT, check=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Space
-from tests.e2e.node import Node
+from tests.e2e.node import Node, find_kubectl
 
 BUSYBOX = "docker.io/library/busybox:1.35"
 PODS = """
@@ -146,7 +146,7 @@ def test_exec_says_why_it_cannot(pods: Space) -> None:
 
 @pytest.mark.skipif(shutil.which("script") is None, reason="script(1) makes the terminal")
 def test_exec_gives_a_terminal_of_the_right_size(pods: Space) -> None:
-    kubectl = f"{pods.node.namespace.enter[0]} {pods.node.namespace.enter[1]} -- kubectl"
+    kubectl = " ".join((*pods.node.namespace.enter, find_kubectl()))
     command = f"{kubectl} -n running exec -it shell -c main -- sh -c '{ASK}'"
     environment = {"KUBECONFIG": str(pods.node.kubeconfig), "HOME": str(pods.node.folder)}
     done = pods.node.namespace.exec(
