@@ -37,7 +37,9 @@ from controlplane.objects.errors import (
     no_such_path,
     timed_out,
     too_many_requests,
+    unauthorized,
 )
+from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import uid as random_uid
 from controlplane.store.base import StoreError
 
@@ -47,6 +49,7 @@ REQUEST_SECONDS = 60.0
 MOST_REQUESTS = 400  # in flight, long-running ones not counted
 _LONG_RUNNING = frozenset({"log", "exec", "attach", "portforward", "proxy"})
 _IMPERSONATION = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid")
+_LONGEST_AUDIT_ID = 64
 _HEALTH = ("/livez", "/readyz", "/healthz")
 
 # Paths beside the API (the supervisor's): each decides itself who may.
@@ -115,7 +118,7 @@ class ApiServer:
             why = "request did not complete within the allotted time"
             return _failed(request, timed_out(why))
         except StoreError as error:
-            log.warning("%s %s: %s", request.method, request.path, error)
+            log.warning("%s %s: %s", request.method, request.rel_url.raw_path, error)
             return _failed(request, internal(str(error)))
         except ConnectionError:
             return Finished(499)  # the client has gone
@@ -123,7 +126,7 @@ class ApiServer:
             # Whatever walk it was: nothing is written before the last one.
             return _failed(request, bad_request("the object is nested too deeply"))
         except Exception:
-            log.exception("%s %s failed", request.method, request.path)
+            log.exception("%s %s failed", request.method, request.rel_url.raw_path)
             return _failed(request, internal("the request could not be handled"))
 
     async def _soon(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
@@ -152,7 +155,7 @@ class ApiServer:
         if not route.plural:
             return await self._root.serve(request, route, user)
         kind = self.parts.kinds.by_resource(route.group, route.version, route.plural)
-        if kind is None or (route.namespace and not kind.namespaced and kind.kind != "Namespace"):
+        if kind is None or (route.namespace and not _has_namespace(kind, route)):
             return await self._elsewhere(request, route, user)
         return await self._rest.serve(request, route, kind, user)
 
@@ -205,6 +208,13 @@ class ApiServer:
         return web.Response(status=code, body=text.encode(), headers=headers)
 
 
+def _has_namespace(kind: Kind, route: Route) -> bool:
+    """A Namespace is in itself and in no other: rights within one do not reach further."""
+    if kind.kind == "Namespace" and not kind.group:
+        return route.name == route.namespace
+    return kind.namespaced
+
+
 def _named_by(field_selector: str) -> str:
     """The one name that a list or watch asks for: it is authorised like a get of it."""
     for term in field_selector.split(","):
@@ -222,6 +232,8 @@ def _credentials(request: web.BaseRequest) -> Credentials:
         if ssl_object is not None:
             certificate = ssl_object.getpeercert(True) or b""
     authorization = request.headers.get("Authorization", "")
+    if not authorization.isascii():
+        raise unauthorized()  # no proof of ours holds anything else
     scheme, _, token = authorization.partition(" ")
     return Credentials(
         peer_certificate=certificate,
@@ -231,7 +243,7 @@ def _credentials(request: web.BaseRequest) -> Credentials:
 
 
 class _Lower(Mapping[str, str]):
-    """Headers by their lower-case names, repeated ones joined by commas (RFC 9110, 5.3)."""
+    """Headers by their lower-case names, repeated ones one a line: a value may hold commas."""
 
     __slots__ = ("_headers",)
 
@@ -239,7 +251,7 @@ class _Lower(Mapping[str, str]):
         self._headers = headers
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(self._headers.getall(name))
+        return "\n".join(self._headers.getall(name))
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return (name.lower() for name in self._headers)
@@ -269,4 +281,7 @@ def failure(error: StatusError) -> web.Response:
 
 def audit_id(request: web.BaseRequest) -> str:
     """The client's, or a new one: it ties log lines of both sides together."""
-    return request.headers.get("Audit-Id") or random_uid(os.urandom(16))
+    given = request.headers.get("Audit-Id", "")
+    if given and len(given) <= _LONGEST_AUDIT_ID and given.isascii() and given.isprintable():
+        return given
+    return random_uid(os.urandom(16))

@@ -34,7 +34,9 @@ class Credentials:
 
     peer_certificate: bytes = b""  # DER, already verified against the client CA by TLS
     bearer_token: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)  # lower-case names: front proxy
+    headers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # lower-case names, repeated ones one a line: front proxy
 
 
 class Authenticator(Protocol):

@@ -53,11 +53,12 @@ class Aggregator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Where Services get their addresses and ports."""
+    """Where Services get their addresses and ports, and which pods may be proxied to."""
 
     service_cidr: IPv4Network = field(default_factory=lambda: IPv4Network("10.43.0.0/16"))
     node_ports: tuple[int, int] = (30000, 32767)  # both inclusive
     reserved: frozenset[str] = frozenset()  # cluster addresses given out on request only
+    loopback: bool = False  # whether pods are found on this machine's own, as in tests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ built-in kinds and do not fall back). Answers are JSON or YAML: the object
 itself, a Table, or the metadata alone. Source: the API conventions, KEP-2334.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -156,7 +157,10 @@ def render(data: bytes, output: Output) -> bytes:
 
 
 def status_bytes(error: StatusError) -> bytes:
-    return orjson.dumps(error.body())
+    try:
+        return orjson.dumps(error.body())
+    except TypeError:  # what a client sent may be no Unicode, and is quoted in a message
+        return json.dumps(error.body()).encode()
 
 
 def warning_header(text: str) -> str:

@@ -16,10 +16,12 @@ from aiohttp import web
 from yarl import URL
 
 from controlplane.api import targets
-from controlplane.api.base import Operation
+from controlplane.api.authorize import forbidden_error
+from controlplane.api.base import Attributes, Decision, Operation
 from controlplane.api.call import Call, Parts, as_bool
 from controlplane.api.proxy import relay_http
 from controlplane.api.route import Route
+from controlplane.api.subresources import not_allowed
 from controlplane.api.targets import Target
 from controlplane.api.upgrade import relay_upgrade, wants_upgrade
 from controlplane.api.write import admit
@@ -61,13 +63,38 @@ class KubeletRelay:
         pod = self._parts.cache.get(PODS, call.namespace, call.name)
         if pod is None:
             raise not_found("pods", call.name)
+        if call.subresource == "log":
+            return await self._log(request, call, pod)
+        self._authorize_create(request, call)
         match call.subresource:
-            case "log":
-                return await self._log(request, call, pod)
             case "portforward":
                 return await self._port_forward(request, call, pod)
             case _:
                 return await self._stream(request, call, pod)
+
+    def _authorize_create(self, request: web.BaseRequest, call: Call) -> None:
+        """
+        To run a command in a pod is to create something, though a WebSocket begins with a GET.
+
+        The right to read ``pods/exec`` is not enough; as upstream since v1.35.
+        """
+        if request.method not in ("GET", "POST"):
+            raise not_allowed()
+        authorizer = self._parts.authorizer
+        if authorizer is None or request.method == "POST":
+            return
+        asked = Attributes(
+            user=call.user,
+            verb="create",
+            version=call.kind.version,
+            resource=call.kind.plural,
+            subresource=call.subresource,
+            namespace=call.namespace,
+            name=call.name,
+        )
+        decision, reason = authorizer.authorize(asked)
+        if decision is not Decision.ALLOW:
+            raise forbidden_error(asked, reason)
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -132,8 +159,7 @@ class KubeletRelay:
 
     async def _log(self, request: web.BaseRequest, call: Call, pod: Object) -> web.StreamResponse:
         if request.method not in ("GET", "HEAD"):
-            text = "the server does not allow this method on the requested resource"
-            raise StatusError(405, "MethodNotAllowed", text, details={})
+            raise not_allowed()
         query = request.query
         container = targets.container_of(pod, query.get("container", ""))
         if not (pod.get("spec") or {}).get("nodeName"):

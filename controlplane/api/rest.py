@@ -320,7 +320,7 @@ def _call(request: web.BaseRequest, route: Route, kind: Kind, user: User) -> Cal
         namespace=route.namespace if kind.namespaced else "",
         name=route.name,
         subresource=route.subresource,
-        agent=request.headers.get("User-Agent", ""),
+        agent=request.headers.get("User-Agent", "").encode(errors="replace").decode(),
     )
     if options is not None:
         call.options = options

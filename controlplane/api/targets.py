@@ -6,8 +6,10 @@ here, so that the service proxy of this machine is not needed.
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from controlplane.api.call import Parts
@@ -16,6 +18,7 @@ from controlplane.objects.errors import StatusError, bad_request, unavailable
 from controlplane.objects.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 
 _KUBELET_PORT = 10250
+_PORT = re.compile(r"[0-9]{1,5}")
 _ADDRESSES = ("InternalIP", "ExternalIP", "Hostname")
 
 
@@ -90,10 +93,22 @@ def pod_target(parts: Parts, namespace: str, name: str) -> Target:
             404, "NotFound", f'pods "{name}" not found', details={"name": name, "kind": "pods"}
         )
     address = (pod.get("status") or {}).get("podIP")
-    if not address:
+    if not address or not _is_proxyable(parts, address):
         raise bad_request("address not allowed")
-    number = int(port) if port.isdecimal() else _pod_port(pod, port)
+    number = int(port) if _PORT.fullmatch(port) else _pod_port(pod, port)
     return Target(address, number, scheme or "http")
+
+
+def _is_proxyable(parts: Parts, address: str) -> bool:
+    """Not this machine itself nor its neighbours' link-local services, as upstream."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    if ip.is_loopback:
+        return parts.network.loopback
+    return not (ip.is_link_local or ip.is_unspecified or ip.is_multicast)
 
 
 def _pod_port(pod: Object, name: str) -> int:
@@ -120,7 +135,8 @@ def service_target(parts: Parts, namespace: str, name: str) -> Target:
     for slice_ in parts.cache.list(ENDPOINT_SLICES, namespace):
         labels = slice_["metadata"].get("labels") or {}
         if labels.get("kubernetes.io/service-name") == name:
-            found += _slice_targets(slice_, port.get("name") or "", scheme or "http")
+            targets = _slice_targets(slice_, port.get("name") or "", scheme or "http")
+            found += [target for target in targets if _is_proxyable(parts, target.host)]
     if not found:
         raise unavailable(f'no endpoints available for service "{name}"')
     return random.choice(found)  # noqa: S311 - a spread, not a secret

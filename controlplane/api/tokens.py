@@ -197,7 +197,7 @@ class ServiceAccountTokens:
             return None
         if not isinstance(payload, dict) or not isinstance(header, dict):
             return None
-        if payload.get("iss") not in {self.issuer, LEGACY_ISSUER}:
+        if payload.get("iss") not in (self.issuer, LEGACY_ISSUER):
             return None
         self._verify(header, signed.encode(), signature)
         return _claims(payload)

@@ -34,6 +34,7 @@ _BINARY_NAMES = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _BINARY_SUFFIXES = {name: 10 * index for index, name in enumerate(_BINARY_NAMES) if name}
 _PARTS = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([eEinumkKMGTP]*[-+]?[0-9]*)")
 # No resource needs more; an exponent without a bound is a way to eat all memory.
+_LONGEST = 1024  # signs; Python refuses to read numbers of a few thousand digits
 _LARGEST_EXPONENT = 64
 
 _WRONG_FORMAT = (
@@ -66,7 +67,7 @@ def parse(text: Text) -> Quantity:
     """Raise :class:`QuantityError` for what is not a quantity."""
     written = str(text).strip()
     found = _PARTS.fullmatch(written)
-    if not found or not (found[2] or found[3]):
+    if not found or not (found[2] or found[3]) or len(written) > _LONGEST:
         raise QuantityError(_WRONG_FORMAT)
     sign, whole, fraction, suffix = found[1], found[2].lstrip("0"), found[3] or "", found[4]
     base, exponent, form = _suffix(suffix)

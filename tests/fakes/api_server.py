@@ -15,7 +15,7 @@ from typing import Any
 from controlplane.api.app import ApiServer, Around
 from controlplane.api.base import MASTERS_GROUP, User
 from controlplane.api.cache import ObjectCache
-from controlplane.api.call import Parts
+from controlplane.api.call import Network, Parts
 from controlplane.api.local import LocalClient
 from controlplane.api.present import presenter
 from controlplane.api.server import Listener
@@ -45,7 +45,14 @@ async def serving(*, history_bytes: int = 4 << 20, **changes: Any) -> AsyncItera
     kinds = Kinds(builtin_kinds())
     cache = ObjectCache(kinds, present=presenter(kinds), history_bytes=history_bytes)
     store = MemoryStore()
-    parts = Parts(kinds=kinds, schemas=load_schemas(), store=store, cache=cache, clock=lambda: NOW)
+    parts = Parts(
+        kinds=kinds,
+        schemas=load_schemas(),
+        store=store,
+        cache=cache,
+        clock=lambda: NOW,
+        network=Network(loopback=True),
+    )
     parts = replace(parts, **changes)
     await cache.load(parts.store)
     feed = asyncio.ensure_future(cache.follow(parts.store))

@@ -30,6 +30,8 @@ class CustomKinds:
         self._changed = changed
         self._served: dict[str, tuple[Kind, ...]] = {}
         self._specs: dict[str, Any] = {}
+        # A definition cannot take over what is built in, nor its objects by another version.
+        self._builtin = {kind.storage_key for kind in kinds if not kind.custom}
 
     def follow(self, feed: Feed) -> Callable[[], None]:
         """From now on; the result ends it."""
@@ -48,7 +50,7 @@ class CustomKinds:
     def _serve(self, crd: Mapping[str, Any]) -> None:
         name = crd["metadata"]["name"]
         versions = {v["name"]: v for v in crd["spec"]["versions"]}
-        kinds = tuple(kinds_of(crd))
+        kinds = tuple(kind for kind in kinds_of(crd) if kind.storage_key not in self._builtin)
         for kind in kinds:
             gvk = (kind.group, kind.version, kind.kind)
             said = (versions[kind.version].get("schema") or {}).get("openAPIV3Schema")

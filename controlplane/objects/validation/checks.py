@@ -136,6 +136,34 @@ def ip_address(value: str, path: str) -> Found:
         )
 
 
+def endpoint_address(value: str, path: str) -> Found:
+    """
+    An address that a Service may lead to: nobody reaches a neighbour's metadata service by one.
+
+    Loopback, which upstream refuses too, is let through: a server that is alone
+    on its machine publishes itself so, and the kernel routes no packet there.
+    """
+    try:
+        ip = ipaddress.ip_address(value)
+    except ValueError:
+        yield from ip_address(value, path)
+        return
+    if ip.is_unspecified:
+        yield invalid_value(path, value, f"may not be unspecified ({value})")
+    elif ip.is_link_local:
+        detail = "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+        yield invalid_value(path, value, detail)
+    elif ip in _LINK_LOCAL_MULTICAST[ip.version]:
+        detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
+        yield invalid_value(path, value, detail)
+
+
+_LINK_LOCAL_MULTICAST: dict[int, ipaddress.IPv4Network | ipaddress.IPv6Network] = {
+    4: ipaddress.ip_network("224.0.0.0/24"),
+    6: ipaddress.ip_network("ff02::/16"),
+}
+
+
 def cidr(value: str, path: str) -> Found:
     try:
         ipaddress.ip_network(value, strict=False)

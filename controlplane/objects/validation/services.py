@@ -31,7 +31,7 @@ def service(obj: Object) -> Found:
     yield from _families(spec)
     yield from _traffic(spec, kind)
     for index, address in enumerate(spec.get("externalIPs") or ()):
-        yield from checks.ip_address(address, f"spec.externalIPs[{index}]")
+        yield from checks.endpoint_address(address, f"spec.externalIPs[{index}]")
     for index, block in enumerate(spec.get("loadBalancerSourceRanges") or ()):
         if kind != "LoadBalancer":
             text = "may only be used when `type` is 'LoadBalancer'"
@@ -195,7 +195,7 @@ def endpoints(obj: Object) -> Found:
         for field in ("addresses", "notReadyAddresses"):
             for spot, address in enumerate(subset.get(field) or ()):
                 where = f"{path}.{field}[{spot}]"
-                yield from checks.ip_address(address.get("ip") or "", f"{where}.ip")
+                yield from checks.endpoint_address(address.get("ip") or "", f"{where}.ip")
                 if host := address.get("hostname"):
                     yield from formed(names.dns1123_label, host, f"{where}.hostname")
         ports = subset.get("ports") or ()
@@ -247,7 +247,7 @@ def _slice_endpoints(given: Iterable[Object], kind: str) -> Found:
             if kind == "FQDN":
                 yield from formed(names.dns1123_subdomain, address, where)
             else:
-                yield from checks.ip_address(address, where)
+                yield from checks.endpoint_address(address, where)
         if host := endpoint.get("hostname"):
             yield from formed(names.dns1123_label, host, f"{path}.hostname")
         if node := endpoint.get("nodeName"):

@@ -113,7 +113,7 @@ def test_a_certificate_ends_while_its_connection_lives() -> None:
 
 PROXIED = {
     "x-remote-user": "jane",
-    "x-remote-group": "devs, ops",
+    "x-remote-group": "devs\nops",
     "x-remote-extra-example.com%2fscope": "a",
 }
 
