@@ -50,7 +50,7 @@ def forbidden_field(field: str, detail: str) -> FieldError:
 def _show(value: object) -> str:
     match value:
         case str():
-            return f'"{value}"'
+            return json.dumps(value, ensure_ascii=False)
         case bool():
             return str(value).lower()
         case None:

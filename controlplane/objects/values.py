@@ -98,7 +98,7 @@ def _duplicates(value: list[Any], schema: Schema, path: str) -> Iterator[FieldEr
         if schema.list_type == "map" and isinstance(item, Mapping):
             mark = {key: item.get(key) for key in schema.map_keys}
         if mark in seen:
-            yield duplicate(f"{path}[{index}]", _show(mark) if isinstance(mark, Mapping) else mark)
+            yield duplicate(f"{path}[{index}]", mark)
         seen.append(mark)
 
 
