@@ -206,6 +206,7 @@ class Paths:
                 kind=kind,
                 answer=None,
                 query=_LOG if subresource == "log" else None,
+                gvk=_connected(kind, subresource),
             )
             methods[method] = self._write(operation)
         actions, other = _SUBRESOURCES.get(subresource, ((), None))
@@ -308,6 +309,19 @@ class Paths:
         if operation.kind.custom:
             return tuple(media for media in _PATCHES if media != strategic)
         return _PATCHES
+
+
+def _connected(kind: Kind, subresource: str) -> tuple[str, str, str] | None:
+    """
+    The options that a connection is made with stand where another operation names its kind.
+
+    kubectl takes the first PATCH of a kind that it comes across, in any order, to say
+    whether the kind knows ``fieldValidation``; that of a proxy must not be mistaken for it.
+    """
+    names = {"attach": "Attach", "exec": "Exec", "portforward": "PortForward", "proxy": "Proxy"}
+    if subresource not in names:
+        return None
+    return (kind.group, kind.version, f"{kind.kind}{names[subresource]}Options")
 
 
 def _words(kind: Kind) -> list[str]:

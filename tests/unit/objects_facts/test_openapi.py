@@ -89,6 +89,16 @@ def test_patches_take_the_parameters_that_kubectl_looks_for() -> None:
     }
 
 
+def test_every_patch_that_names_a_kind_takes_them() -> None:
+    # kubectl asks the first PATCH of the kind that it meets, in no certain order.
+    for methods in document("", "v1")["paths"].values():
+        operation = methods.get("patch", {})
+        kind = operation.get("x-kubernetes-group-version-kind", {}).get("kind", "")
+        if kind and not kind.endswith("Options"):
+            names = {parameter["name"] for parameter in operation["parameters"]}
+            assert {"fieldValidation", "dryRun"} <= names, operation["operationId"]
+
+
 def test_every_reference_has_its_model() -> None:
     for group, version in dict.fromkeys((kind.group, kind.version) for kind in BUILTIN):
         made = document(group, version)
