@@ -17,11 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from node.supervise import plan
-from node.supervise.base import Facts, Forked, Phase, Service
+from node.supervise.base import Executed, Facts, Forked, Phase, Service
+from node.supervise.memory import give_back
 from node.supervise.process import Running, execute, fork
 
 LOG = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SETTLING_SECONDS = 20.0  # until a program that is ready has done all that belongs to its start
 
 
 class Supervisor:
@@ -51,7 +53,7 @@ class Supervisor:
         woken.setblocking(False)
         wakeup.setblocking(False)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, lambda _number, _frame: None)
         self._selector.register(woken, selectors.EVENT_READ, None)
         try:
@@ -121,7 +123,15 @@ class Supervisor:
             numbers = woken.recv(4096)
             if any(number in STOP_SIGNALS for number in numbers):
                 self._stopping = True
+            if signal.SIGALRM in numbers:
+                self._settle()
         self._reap()
+
+    def _settle(self) -> None:
+        """The programs have started: what only that needed goes from memory."""
+        for name, child in self._running.items():
+            if isinstance(self._facts[name].service, Executed):
+                give_back(child.pid)
 
     def _reap(self) -> None:
         while True:
@@ -170,6 +180,8 @@ class Supervisor:
         if self._facts[name].phase is Phase.STARTING:
             self._set(name, Phase.READY)
             LOG.info("%s is ready", name)
+            if isinstance(self._facts[name].service, Executed):
+                signal.setitimer(signal.ITIMER_REAL, SETTLING_SECONDS)
         if not self._announced and all(f.was_ready for f in self._facts.values()):
             self._announced = True
             self._on_ready()

@@ -16,13 +16,18 @@ Python does not have is left out.
 import contextlib
 import ctypes
 import gc
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_THP_DISABLE = 41
+SYS_PROCESS_MADVISE = 440  # on every architecture
+MADV_PAGEOUT = 21
 _LARGEST_HOLE = 120 * 1024  # what is larger lies in a mapping of its own (M_MMAP_THRESHOLD)
 _SMALLEST_HOLE = 24
 _ADDRESSES = 1 << 47  # of a process on 64-bit machines
@@ -47,6 +52,33 @@ def small_pages(*, on: bool) -> None:
     A huge page makes 2 MiB of each small mapping, and children share none of it.
     """
     LIBC.prctl(PR_SET_THP_DISABLE, int(on), 0, 0, 0)
+
+
+def give_back(pid: int) -> None:
+    """
+    Take from memory what a program needed only to start: pages of files, none of its data.
+
+    It reads again from the file what it needs later. Of containerd, 6 MiB of 29 are
+    needed at rest. What other processes use too stays. Linux 5.10 or later as root;
+    elsewhere, nothing happens.
+    """
+    with contextlib.suppress(OSError):
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        process = os.pidfd_open(pid)
+        try:
+            for first, end in re.findall(r"^(\w+)-(\w+) r-.p .* /.*", maps, re.MULTILINE):
+                start = int(first, 16)
+                span = (ctypes.c_size_t * 2)(start, int(end, 16) - start)  # struct iovec
+                LIBC.syscall(
+                    SYS_PROCESS_MADVISE,
+                    process,
+                    ctypes.byref(span),
+                    ctypes.c_size_t(1),
+                    MADV_PAGEOUT,
+                    0,
+                )
+        finally:
+            os.close(process)
 
 
 def has_immortal_objects() -> bool:

@@ -1,8 +1,13 @@
 """What keeps the children's memory shared: it must change nothing but that."""
 
 import gc
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +45,9 @@ print(before, measured())
 
 LIVES_ON = """
 import gc
+import os
+import re
+import shutil
 from node.supervise import memory
 
 class Thing:
@@ -91,6 +99,8 @@ def test_holes_are_filled_once() -> None:
 def test_what_an_object_refers_to_becomes_immortal_too() -> None:
     script = """
 import sys
+import tempfile
+from pathlib import Path
 from node.supervise import memory
 text = "".join(["a", "b"])
 def function(): return text
@@ -106,3 +116,50 @@ def test_asking_for_immortal_objects_changes_nothing() -> None:
     count = sys.getrefcount(gc)
     memory.has_immortal_objects()
     assert sys.getrefcount(gc) == count
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root alone")
+def test_a_program_gives_back_what_it_read_and_runs_on() -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as folder,  # /tmp may be memory
+        subprocess.Popen(
+            [_copy_of_cat(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        ) as cat,
+    ):
+        program = Path(folder) / "cat"
+        assert cat.stdin is not None
+        assert cat.stdout is not None
+        cat.stdin.write("one\n")
+        assert cat.stdout.readline() == "one\n"
+        before = _resident(cat.pid, program)
+        memory.give_back(cat.pid)
+        assert _resident(cat.pid, program) < before
+        cat.stdin.write("two\n")
+        assert cat.stdout.readline() == "two\n"
+        cat.stdin.close()
+
+
+def test_what_is_gone_has_nothing_to_give_back() -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()
+    memory.give_back(done.pid)
+
+
+def _copy_of_cat(folder: str) -> str:
+    """Nobody else maps it."""
+    return shutil.copy2(shutil.which("cat") or "/bin/cat", f"{folder}/cat")
+
+
+def _resident(pid: int, program: Path) -> int:
+    """KiB of the program's own pages in memory."""
+    found, ours = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(program))
+        elif ours and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
