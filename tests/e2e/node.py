@@ -250,13 +250,18 @@ except OSError as err:
 """
 
 
+def with_images(node: Node) -> Node:
+    """The same node, given the images of a node without a registry."""
+    images = node.data / "agent" / "images"
+    run(sys.executable, str(ROOT / "image-build" / "images.py"), str(images))
+    return node
+
+
 @contextlib.contextmanager
 def booted(folder: Path, *flags: str, name: str = "pinnace-e2e") -> Iterator[Node]:
     """A node that runs, with the images of a node without a registry."""
     with Namespace(f"{name}-{os.getpid()}") as namespace:
-        node = Node(folder, namespace, flags)
-        images = node.data / "agent" / "images"
-        run(sys.executable, str(ROOT / "image-build" / "images.py"), str(images))
+        node = with_images(Node(folder, namespace, flags))
         try:
             node.start()
             yield node
