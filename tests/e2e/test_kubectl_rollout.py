@@ -138,22 +138,23 @@ TOLERANT = '{"spec": {"terminationGracePeriodSeconds": 0, "tolerations": [{"oper
 
 
 def test_a_drain_respects_budgets_and_tells_what_it_leaves(space: Space) -> None:
-    deployed(space)
+    ours = f"app={space.name}"  # a drain looks into every namespace
+    space.apply(DEPLOYMENT.replace("app: web", f"app: {space.name}"))
     space.kubectl("run", "alone", "--image=pinnace.dev/hello:1", "--overrides", GRACELESS)
-    space.kubectl("create", "pdb", "web", "--selector=app=web", "--min-available=2")
+    space.kubectl("create", "pdb", "web", f"--selector={ours}", "--min-available=2")
     space.wait("pdb/web", "--for=jsonpath={.status.currentHealthy}=2")
     space.wait("pod/alone", "--for=condition=Ready")
-    drain = ("drain", "pi", "--pod-selector=app=web")
+    drain = ("drain", "pi", f"--pod-selector={ours}")
     try:
         unmanaged = space.refused("drain", "pi", "--pod-selector=run=alone", "--timeout=1s")
         assert "cannot delete Pods that declare no controller" in unmanaged
         stuck = space.refused(*drain, "--timeout=2s")
         assert "Cannot evict pod as it would violate the pod's disruption budget" in stuck
-        assert len(space.get("pods", "-l", "app=web")["items"]) == 2
+        assert len(space.get("pods", "-l", ours)["items"]) == 2
         space.kubectl("delete", "pdb", "web")
-        before = set(space.kubectl("get", "pods", "-l", "app=web", "-o", "name").split())
+        before = set(space.kubectl("get", "pods", "-l", ours, "-o", "name").split())
         assert "node/pi drained" in space.kubectl(*drain, "--timeout=20s")
-        left = set(space.kubectl("get", "pods", "-l", "app=web", "-o", "name").split())
+        left = set(space.kubectl("get", "pods", "-l", ours, "-o", "name").split())
         assert before.isdisjoint(left)
     finally:
         space.kubectl("uncordon", "pi")
