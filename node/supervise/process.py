@@ -93,7 +93,9 @@ def _be_child(service: Forked, sign: socket.socket, parent: int) -> int:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C in a terminal: the daemon stops us in order
+    # ^C in a terminal is for the daemon, which stops us in order; kopf would listen to it too.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.enable()
     sign.setblocking(False)
     main: Callable[..., int] = importlib.import_module(service.module).main
