@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import ADDRESS, Node, booted, run
+from tests.e2e.node import ADDRESS, Node, booted, find_kubectl, run
 
 PATIENCE = 20.0
 POD = """
@@ -83,7 +83,7 @@ def test_a_killed_api_server_is_back_in_seconds_and_has_lost_nothing(node: Node)
 def test_nothing_acknowledged_is_lost_when_the_api_server_dies_amid_writes(node: Node) -> None:
     names: list[str] = []
     with subprocess.Popen(
-        [*node.namespace.enter, "sh", "-c", WRITER],
+        [*node.namespace.enter, "sh", "-c", WRITER, find_kubectl()],
         env=os.environ | {"KUBECONFIG": str(node.kubeconfig)},
         stdout=subprocess.PIPE,
         text=True,
@@ -100,7 +100,7 @@ def test_nothing_acknowledged_is_lost_when_the_api_server_dies_amid_writes(node:
 
 
 # Until the first refusal; kubectl says what was acknowledged.
-WRITER = "i=0; while kubectl create configmap amid-$i 2>/dev/null; do i=$((i+1)); done"
+WRITER = 'i=0; while "$0" create configmap amid-$i 2>/dev/null; do i=$((i+1)); done'
 
 
 def test_a_watch_ends_with_the_api_server_and_goes_on_from_its_revision(node: Node) -> None:
