@@ -1,5 +1,5 @@
 """
-The node daemon: load the modules once, fork the children, look after them, nothing else.
+The node daemon: load what is shared once, fork the children, look after them, nothing else.
 
 The children share what was loaded here copy-on-write, so this process must
 stay as it was at the first fork: one thread, no event loop, no connection.
@@ -24,17 +24,24 @@ from node.supervise.process import log_as, name_this_process
 
 LOG = logging.getLogger(__name__)
 
-# What at least two children use, and what a child that is started again should
-# not have to load anew. By name: the daemon itself uses none of it.
+# What at least two children use. By name: the daemon itself uses none of it. What
+# only one of them uses it loads itself: here it would be in memory twice, once for
+# the child, which changes the pages that it runs, and once as they were.
 PRELOAD = (
     "asyncio",
+    "concurrent.futures.thread",
+    "gzip",
+    "hmac",
+    "secrets",
     "ssl",
     "aiohttp",
+    "aiohttp.web",
     "orjson",
     "yaml",
-    "controlplane.run",
-    "node.run",
-    "operators.run",
+    "controlplane.objects.meta",
+    "controlplane.objects.resources",
+    "controlplane.objects.selectors",
+    "controlplane.objects.validation.names",
 )
 
 TLS_BUFFER = 16 * 1024
