@@ -85,6 +85,8 @@ class Listener:
         response = await self._api.handle(request)
         if not response.prepared:
             response.headers["Audit-Id"] = audit_id(request)
+            if "Upgrade" in request.headers:
+                response.force_close()  # the parser has taken the rest for another protocol
         return response
 
     async def stop(self) -> None:

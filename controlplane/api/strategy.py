@@ -121,6 +121,7 @@ _FIRST_STATUS: Mapping[str, Object] = {
     },
     "HorizontalPodAutoscaler.autoscaling": {"currentReplicas": 0, "desiredReplicas": 0},
 }
+_LABELLED_BY_TEMPLATE = frozenset({"Job.batch", "ReplicationController"})
 # Their status may be given at the create.
 _STATUS_AT_CREATE = frozenset({"Node"})
 
@@ -163,6 +164,8 @@ def prepare_status(kind: Kind, new: dict[str, Any], old: Object) -> None:
     kept_fields = ("metadata", "status", "kind", "apiVersion")
     new |= {field: value for field, value in old.items() if field not in kept_fields}
     metadata, before = new["metadata"], old["metadata"]
+    if not metadata.get("labels") and kind.group_kind in _LABELLED_BY_TEMPLATE:
+        _keep(metadata, before, "labels")  # their defaults would bring them back at the next write
     _keep(metadata, before, "ownerReferences")
     _keep(metadata, before, "finalizers")
     if kind.custom:

@@ -10,8 +10,8 @@ from typing import Any
 
 from controlplane.objects.errors import FieldError, invalid_value, not_supported, required
 from controlplane.objects.kinds import Column, Kind
-from controlplane.objects.structural import structural_errors
-from controlplane.objects.values import pattern_errors
+from controlplane.objects.structural import compile_node, structural_errors
+from controlplane.objects.values import default_errors, pattern_errors
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 VERBS = frozenset(
@@ -88,6 +88,7 @@ def _version_errors(version: JSON, path: str) -> Iterator[FieldError]:
     else:
         yield from structural_errors(schema, where)
         yield from pattern_errors(_patterns(schema, where))
+        yield from _default_errors(schema, where)
     for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
         here = f"{path}.additionalPrinterColumns[{index}]"
         for key in ("name", "jsonPath"):
@@ -97,6 +98,17 @@ def _version_errors(version: JSON, path: str) -> Iterator[FieldError]:
             yield invalid_value(
                 f"{here}.type", column.get("type", ""), f"must be one of {','.join(COLUMN_TYPES)}"
             )
+
+
+def _default_errors(schema: JSON, path: str) -> Iterator[FieldError]:
+    """Defaults are written into objects, so they must be what the schema itself accepts."""
+    if "default" in schema and not path.endswith(".openAPIV3Schema"):
+        yield from default_errors(schema["default"], compile_node(schema), f"{path}.default")
+    for name, inner in (schema.get("properties") or {}).items():
+        yield from _default_errors(inner, f"{path}.properties[{name}]")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), Mapping):
+            yield from _default_errors(schema[key], f"{path}.{key}")
 
 
 def _patterns(schema: JSON, path: str) -> Iterator[tuple[str, str]]:

@@ -29,9 +29,9 @@ def is_member(node: Set) -> bool:
 
 def is_set(value: Any) -> bool:
     """Whether a value is a set in this form, as far as anybody looks into it."""
-    if not isinstance(value, dict):
-        return value is None
-    return all(_is_element(step) and is_set(node) for step, node in value.items())
+    return isinstance(value, dict) and all(
+        _is_element(step) and is_set(node) for step, node in value.items()
+    )
 
 
 def _is_element(step: str) -> bool:

@@ -198,7 +198,7 @@ def _source(live: Object | None, metadata: Object, subresource: str) -> Sequence
 
 def _is_sound(sent: Sequence[Any]) -> bool:
     """Whether what a client sent can be worked with."""
-    return bool(decode(sent)) and all(fieldsets.is_set(item.get("fieldsV1")) for item in sent)
+    return bool(decode(sent)) and all(fieldsets.is_set(item.get("fieldsV1") or {}) for item in sent)
 
 
 def _with_mine(entries: list[Entry], mine: Entry) -> list[Entry]:

@@ -251,7 +251,9 @@ def _field(name: str, schema: JSON, *, required_: bool) -> Field:
         name=name,
         ref=_lazily(schema),
         required=required_,
-        has_default="default" in schema,
+        # A null where none may be is no default, as upstream prunes it.
+        has_default=schema.get("default") is not None
+        or ("default" in schema and bool(schema.get("nullable"))),
         default=schema.get("default"),
     )
 

@@ -10,10 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from controlplane.objects.errors import FieldError, duplicate, not_supported, required
+from controlplane.objects.errors import (
+    FieldError,
+    duplicate,
+    invalid_value,
+    not_supported,
+    required,
+)
 from controlplane.objects.formats import matches
-from controlplane.objects.schema import Rules, Schema, Type
+from controlplane.objects.schema import Field, Rules, Schema, Type
 from controlplane.objects.structural import compile_node
+from controlplane.objects.walk import prune
 
 NAMES = {
     Type.OBJECT: "object",
@@ -31,6 +38,17 @@ OWN_RULES = ("apiVersion", "kind", "metadata")
 def value_errors(obj: Mapping[str, Any], schema: Schema) -> list[FieldError]:
     """All that is wrong with a custom resource, its metadata left out; empty: valid."""
     return list(_object(obj, schema, "", skip=OWN_RULES)) + list(_rules(obj, schema, ""))
+
+
+def default_errors(value: Any, schema: Schema, path: str) -> list[FieldError]:
+    """What is wrong with a default: it neither fits nor, pruned, stays what it is."""
+    if value is None:
+        return []  # as if it had been left out; upstream prunes it
+    errors = list(_value(value, schema, path))
+    around = Schema(type=Type.OBJECT, fields={"": Field(name="", ref=lambda: schema)})
+    if not errors and prune({"": value}, around)[""] != value:
+        errors.append(invalid_value(path, value, "must not have unknown fields"))
+    return errors
 
 
 def _join(path: str, name: str) -> str:

@@ -64,7 +64,7 @@ class Values:
             return
         if request.operation not in (Operation.CREATE, Operation.UPDATE):
             return
-        if request.subresource not in ("", "status"):
+        if request.subresource not in ("", "status", "scale"):
             return
         errors = value_errors(request.object, self._schemas.of(request.kind))
         if errors:

@@ -107,8 +107,8 @@ class Writer:
             reply = await self.send(method, path, sent, Content_Type=media)
             assert reply.code == 200, (method, sent, reply.raw)
             after = reply.json
-            if self.kind.kind in ("Job", *_CONTROLLED):
-                continue  # takes its labels from its template whenever it has none
+            if self.kind.kind in _CONTROLLED:
+                continue
             assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], (
                 method,
                 media,

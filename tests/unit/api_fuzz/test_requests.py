@@ -20,8 +20,8 @@ MESSAGES = [
     base64.b64decode(vector["protobuf"]) for vector in orjson.loads(VECTORS.read_bytes()).values()
 ]
 SEEDS = st.integers(0, 2**32)
-FUZZ = settings(settings.get_profile("api_fuzz"), max_examples=1500)
-LIVES = settings(settings.get_profile("api_fuzz"), max_examples=120)
+FUZZ = settings(settings.get_profile("api_fuzz"), max_examples=800)
+LIVES = settings(settings.get_profile("api_fuzz"), max_examples=80)
 
 
 @FUZZ
