@@ -49,9 +49,8 @@ AIMS: Mapping[str, Aim] = {
     "memory of the node, PSS": Aim(
         most=120,
         holds_back=(
-            "containerd's program is mapped nearly whole (30 of its 38 MiB), and on Python 3.11 "
-            "the children copy what they share whenever they count a reference in it "
-            "(16 to 20 MiB in all, which Python 3.13 avoids)"
+            "on Python 3.11 a child copies what it shares whenever it counts a reference in it, "
+            "some 20 MiB in all; Python 3.13 needs none of that"
         ),
     ),
     "processor at idle": Aim(most=1, holds_back="the processes named above"),
