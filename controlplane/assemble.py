@@ -34,6 +34,7 @@ from controlplane.api.tokens import Reference, ServiceAccountTokens
 from controlplane.client.base import Client, Object
 from controlplane.config import Config
 from controlplane.controllers import (
+    certificates,
     clusterrole,
     customresources,
     disruption,
@@ -61,7 +62,8 @@ from controlplane.deploy.deployer import Deployer
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
 from controlplane.objects.schema import Schemas
-from controlplane.pki.ensure import Pki
+from controlplane.pki.ensure import Pki, load_authority
+from controlplane.pki.signers import Signers
 from controlplane.reconcile.base import Controller
 from controlplane.reconcile.clock import Clock
 from controlplane.store.base import Store
@@ -203,12 +205,17 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
             secret=secret["metadata"]["name"],
         )
 
+    tls = base.pki.tls_dir
+    signers = Signers(
+        client=load_authority(tls, "client-ca"), serving=load_authority(tls, "server-ca")
+    )
     return (
         namespace.make(base.kinds),
         garbage.make(base.kinds),
         serviceaccount.SERVICEACCOUNT,
         root_ca.make(certificate),
         token_secret.make(mint, certificate),
+        certificates.make(signers),
         clusterrole.CLUSTERROLE,
         customresources.CONTROLLER,
         node_ipam.make(config.cluster_cidr),

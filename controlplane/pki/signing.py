@@ -69,10 +69,12 @@ def sign_request(
         .not_valid_before(BEGINNING)
         .not_valid_after(end.replace(microsecond=0))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(wanted), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(authority_identifier(issuer), critical=False)
     )
+    key_usage = _key_usage(wanted)
+    if key_usage is not None:
+        builder = builder.add_extension(key_usage, critical=True)
     extended = [oid for name, oid in _EXTENDED.items() if name in wanted]
     if extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
@@ -83,8 +85,9 @@ def sign_request(
     return certificate_pem([certificate, *authority.intermediates])
 
 
-def _key_usage(usages: set[str]) -> x509.KeyUsage:
-    return x509.KeyUsage(
+def _key_usage(usages: set[str]) -> x509.KeyUsage | None:
+    """None where no use of the key itself was asked for: no bit set would forbid them all."""
+    usage = x509.KeyUsage(
         digital_signature=bool(usages & {"digital signature", "signing"}),
         content_commitment="content commitment" in usages,
         key_encipherment="key encipherment" in usages,
@@ -95,6 +98,8 @@ def _key_usage(usages: set[str]) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+    asked = usage.digital_signature or usage.content_commitment or usage.key_encipherment
+    return usage if asked or usage.data_encipherment or usage.key_agreement else None
 
 
 def _names(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeName | None:

@@ -47,6 +47,12 @@ def test_signs_subject_names_and_usages_as_asked() -> None:
     assert constraints.ca is False
 
 
+def test_a_key_whose_use_was_not_asked_for_is_not_restricted() -> None:
+    pem = sign_request(CA, request(), usages=["client auth"], lifetime=None, now=NOW)
+    certificate = x509.load_pem_x509_certificate(pem)
+    assert all(not isinstance(e.value, x509.KeyUsage) for e in certificate.extensions)
+
+
 @pytest.mark.parametrize(
     ("asked", "given"),
     [
