@@ -160,6 +160,8 @@ class Supervisor:
             delay = plan.restart_delay(failures)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             LOG.error("%s died (%s); starting it again in %.1f s", name, how, delay)
+            if isinstance(fact.service, Executed) and (said := _last_words(fact.service.log)):
+                LOG.error("%s said: %s", name, said)
 
     def _hear_child(self, name: str) -> None:
         child = self._running.get(name)
@@ -185,3 +187,14 @@ class Supervisor:
         if not self._announced and all(f.was_ready for f in self._facts.values()):
             self._announced = True
             self._on_ready()
+
+
+def _last_words(log: Path) -> str:
+    """The last line that a child wrote, for whoever reads only our log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -18,6 +18,7 @@ from node.supervise.containerd import CNI_FOLDERS
 
 PROGRAMS = {"containerd": "containerd", "runc": "runc", "nft": "nftables"}
 LEAST_FREE_BYTES = 32 * 2**20
+LONGEST_SOCKET = 107  # bytes that the kernel takes for the path of a socket: unix(7)
 
 
 class CannotStart(UsageError):
@@ -30,6 +31,7 @@ def check(settings: Mapping[str, Any]) -> None:
     _check_programs()
     for line in missing_features():
         raise CannotStart(line)
+    _check_run_dir(Path(settings["run-dir"]))
     _check_data_dir(Path(settings["data-dir"]))
     if settings["role"] == "server":
         _check_port(settings["bind-address"], settings["https-listen-port"], "https-listen-port")
@@ -43,6 +45,16 @@ def _check_programs() -> None:
     if not any(Path(folder, "bridge").exists() for folder in CNI_FOLDERS):
         raise CannotStart(
             "the CNI plugins are missing: apt-get install containernetworking-plugins"
+        )
+
+
+def _check_run_dir(path: Path) -> None:
+    """containerd's longest socket must fit, or it dies at each of its starts."""
+    rest = len(os.fsencode(path / "containerd" / "containerd.sock.ttrpc")) - len(os.fsencode(path))
+    if len(os.fsencode(path)) + rest > LONGEST_SOCKET:
+        raise CannotStart(
+            f"the path {path} is too long for sockets: choose one of at most "
+            f"{LONGEST_SOCKET - rest} bytes with --run-dir"
         )
 
 
