@@ -158,6 +158,22 @@ def test_a_killed_daemon_leaves_the_pods_running_and_is_started_again(node: Node
     assert page(node)
 
 
+def test_after_everything_died_at_once_the_node_comes_back_as_it_was(node: Node) -> None:
+    before = containers(node)
+    node.kubectl("create", "configmap", "last-words")
+    assert node.process is not None
+    doomed = [node.process.pid, *node.children().values()]
+    for number in doomed:
+        os.kill(number, signal.SIGKILL)
+    node.process.wait(timeout=10)
+    node.process = None
+    assert node.start(timeout=PATIENCE) < 15
+    node.kubectl("get", "configmap", "last-words")
+    node.until(lambda: is_ready(node), timeout=PATIENCE)
+    assert containers(node) == before
+    assert page(node)
+
+
 def test_an_orderly_stop_ends_with_zero_and_leaves_the_pods_running(node: Node) -> None:
     before = containers(node)
     address = node.get("pod", "steady")["status"]["podIP"]
@@ -247,6 +263,17 @@ def test_a_data_folder_that_cannot_be_written_is_named(node: Node, tmp_path: Pat
     line = refused(node, *elsewhere(tmp_path))
     assert str(tmp_path / "data") in line
     assert line.endswith("choose another with --data-dir")
+
+
+def test_a_run_folder_whose_path_is_too_long_is_named(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    long = tmp_path / ("x" * 90)
+    line = refused(node, *elsewhere(tmp_path), f"--run-dir={long}")
+    assert line == (
+        f"pinnace: the path {long} is too long for sockets: choose one of at most 74 bytes with "
+        "--run-dir"
+    )
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_full_disk_is_named(node: Node, tmp_path: Path) -> None:
