@@ -36,6 +36,7 @@ from controlplane.config import Config
 from controlplane.controllers import (
     certificates,
     clusterrole,
+    cronjob,
     customresources,
     disruption,
     garbage,
@@ -53,11 +54,13 @@ from controlplane.controllers import (
     taint_eviction,
     token_secret,
 )
+from controlplane.controllers.daemonset import controller as daemonset
 from controlplane.controllers.deployment.controller import DEPLOYMENT
 from controlplane.controllers.endpoints.legacy import ENDPOINTS_CONTROLLER
 from controlplane.controllers.endpoints.mirror import MIRROR
 from controlplane.controllers.endpoints.slices import ENDPOINTSLICE
 from controlplane.controllers.job.controller import JOB
+from controlplane.controllers.statefulset.controller import STATEFULSET
 from controlplane.deploy.deployer import Deployer
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
@@ -232,7 +235,10 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
         DEPLOYMENT,
         replicaset.REPLICASET,
         replicaset.REPLICATIONCONTROLLER,
+        daemonset.make(),
+        STATEFULSET,
         JOB,
+        cronjob.CRONJOB,
         ENDPOINTSLICE,
         ENDPOINTS_CONTROLLER,
         MIRROR,

@@ -384,7 +384,7 @@ JOB = Controller(
     primary=JOBS,
     reads=frozenset({PODS}),
     writes=frozenset({JOBS, PODS}),
-    shares=frozenset({PODS}),
+    shares=frozenset({JOBS, PODS}),
     reconcile=_reconcile,
     keys_for=_keys_for,
 )
