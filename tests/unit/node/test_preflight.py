@@ -1,0 +1,33 @@
+"""What would fail later is said before the start, in one line."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from node.supervise import preflight
+from node.supervise.preflight import CannotStart
+
+
+def test_a_run_folder_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="--run-dir=.* is too long"):
+        preflight._check_run_dir(tmp_path / ("x" * 100))
+    preflight._check_run_dir(Path("/run/pinnace"))
+
+
+def test_a_port_in_use_is_named_with_its_flag() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=f"127.0.0.1:{port}.*--https-listen-port"):
+            preflight._check_port("127.0.0.1", port, "https-listen-port")
+
+
+def test_a_second_daemon_is_told_of_the_first(tmp_path: Path) -> None:
+    with preflight.lock(tmp_path), pytest.raises(CannotStart, match="already runs as process"):
+        preflight.lock(tmp_path)
+
+
+def test_a_data_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match="cannot write to the data folder"):
+        preflight._check_data_dir(tmp_path / "file" / "data")
