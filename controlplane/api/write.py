@@ -246,9 +246,10 @@ async def change(parts: Parts, call: Call, what: Change) -> Answer:
         except Mismatch as mismatch:
             if mismatch.found is None:
                 raise not_found(call.kind.group_resource, call.name) from None
+            # Also before a refusal: who reads again must find what it was refused for.
+            await parts.cache.wait_for(mismatch.found.revision)
             if not what.retry or attempt == _TRIES - 1:
                 raise conflict(call.kind.group_resource, call.name) from None
-            await parts.cache.wait_for(mismatch.found.revision)
     raise AssertionError("the last attempt raises")
 
 
