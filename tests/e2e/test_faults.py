@@ -270,7 +270,7 @@ def test_a_run_folder_whose_path_is_too_long_is_named(node: Node, tmp_path: Path
     long = tmp_path / ("x" * 90)
     line = refused(node, *elsewhere(tmp_path), f"--run-dir={long}")
     assert line == (
-        f"pinnace: the path {long} is too long for sockets: choose one of at most 74 bytes with "
+        f"pinnace: the path {long} is too long for sockets: choose one of at most 71 bytes with "
         "--run-dir"
     )
     assert not (tmp_path / "data").exists()
