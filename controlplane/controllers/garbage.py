@@ -61,6 +61,9 @@ def _keys_for(kinds: Kinds, change: Change, reads: Reads) -> Iterator[Key]:
     if change.load_old is not None and _same_ties(change.old, new):
         return
     yield Key(change.namespace, change.name, change.resource)
+    old = change.old if change.load_old is not None else None
+    if old is not None and owners(old) != owners(new):
+        yield from _deleting_owners(kinds, change.namespace, old, reads)
 
 
 def _same_ties(old: Object | None, new: Object) -> bool:
@@ -80,13 +83,16 @@ def _after_deletion(kinds: Kinds, change: Change, reads: Reads) -> Iterator[Key]
     for resource in _stored(kinds):
         for item in reads.owned(resource, uid):
             yield _key(resource, item)
+    yield from _deleting_owners(kinds, change.namespace, old, reads)
+
+
+def _deleting_owners(kinds: Kinds, namespace: str, old: Object, reads: Reads) -> Iterator[Key]:
+    """Those that may have waited for what is no longer theirs, or no longer in their way."""
     for reference in owners(old):
         kind = _kind_of(kinds, reference)
         if kind is None:
             continue
-        owner = reads.get(
-            kind.resource, change.namespace if kind.namespaced else "", reference["name"]
-        )
+        owner = reads.get(kind.resource, namespace if kind.namespaced else "", reference["name"])
         if owner is not None and is_deleting(owner):
             yield _key(kind.resource, owner)
 
@@ -193,8 +199,34 @@ def _check_owners(kinds: Kinds, resource: Resource, item: Object, reads: Reads) 
         kept = [reference for reference, state in states if state is _State.SOLID]
         if len(kept) < len(states):
             yield set_owners(resource, item, kept)
-    elif not is_deleting(item):
+        return
+    blocking = any(reference.get("blockOwnerDeletion") for reference in owners(item))
+    if _State.WAITING in found and blocking and _in_circle(kinds, item, reads):
+        # Each would wait for the next for ever.
+        unblocked = [{**reference, "blockOwnerDeletion": False} for reference in owners(item)]
+        yield set_owners(resource, item, unblocked)
+    if not is_deleting(item):
         yield Delete(resource, item, _propagation(kinds, item, reads, found))
+
+
+def _in_circle(kinds: Kinds, item: Object, reads: Reads) -> bool:
+    """Whether the owners that wait lead back to the object itself."""
+    seen: set[str] = set()
+    left = [item]
+    while left:
+        for reference in owners(left.pop()):
+            uid = reference["uid"]
+            if uid == uid_of(item):
+                return True
+            if uid in seen or _state(kinds, item, reference, reads) is not _State.WAITING:
+                continue
+            seen.add(uid)
+            kind = _kind_of(kinds, reference)
+            if kind is not None:
+                namespace = item["metadata"].get("namespace", "") if kind.namespaced else ""
+                owner = reads.get(kind.resource, namespace, reference["name"])
+                left += [owner] if owner is not None else []
+    return False
 
 
 def _propagation(kinds: Kinds, item: Object, reads: Reads, states: set[_State]) -> str:

@@ -128,3 +128,32 @@ async def test_a_cluster_scoped_object_is_not_judged_by_a_namespaced_owner() -> 
     world.put(NODES, body)
     async with running(GARBAGE, world=world):
         assert len(world.list(NODES)) == 1
+
+
+async def test_a_circle_of_owners_that_wait_for_each_other_goes_as_a_whole() -> None:
+    world = World()
+    first = world.put(SECRETS, item("a"))
+    second = world.put(SECRETS, item("b", first))
+    third = world.put(SECRETS, item("c", second))
+    ties = item("a", third)["metadata"]["ownerReferences"]
+    world.change(SECRETS, "default", "a", metadata={"ownerReferences": ties})
+    async with running(GARBAGE, world=world) as run:
+        options = {"propagationPolicy": "Foreground"}
+        await run.client.delete(SECRETS, "default", "a", options=options)
+        await run.settle()
+        assert world.list(SECRETS) == []
+
+
+async def test_a_circle_that_was_stuck_before_the_start_goes_too() -> None:
+    world = World()
+    made = [world.put(SECRETS, item(name)) for name in "abc"]
+    for one, owner in zip(made, [made[2], *made[:2]], strict=True):
+        meta = one["metadata"]
+        changed = {
+            "ownerReferences": item(meta["name"], owner)["metadata"]["ownerReferences"],
+            "finalizers": ["foregroundDeletion"],
+            "deletionTimestamp": "2026-01-01T00:00:00Z",
+        }
+        world.change(SECRETS, "default", meta["name"], metadata=changed)
+    async with running(GARBAGE, world=world):
+        assert world.list(SECRETS) == []
