@@ -61,6 +61,10 @@ from controlplane.controllers.endpoints.mirror import MIRROR
 from controlplane.controllers.endpoints.slices import ENDPOINTSLICE
 from controlplane.controllers.job.controller import JOB
 from controlplane.controllers.statefulset.controller import STATEFULSET
+from controlplane.controllers.volumes.binder import CLAIM_BINDER
+from controlplane.controllers.volumes.ephemeral import EPHEMERAL
+from controlplane.controllers.volumes.expansion import EXPANSION
+from controlplane.controllers.volumes.phases import VOLUME_PHASES
 from controlplane.deploy.deployer import Deployer
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
@@ -227,6 +231,10 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
         taint_eviction.make(),
         pod_gc.make(),
         *protection.PROTECTION,
+        CLAIM_BINDER,
+        VOLUME_PHASES,
+        EPHEMERAL,
+        EXPANSION,
         disruption.DISRUPTION,
         resource_quota.make(base.kinds),
         kubernetes_service.make(

@@ -27,6 +27,12 @@ from controlplane.reconcile import pods
 from controlplane.reconcile.base import Record
 from controlplane.reconcile.clock import Clock
 from controlplane.reconcile.events import Recorder
+from controlplane.reconcile.volumes import (
+    BOUND_BY_CONTROLLER,
+    SELECTED_NODE,
+    is_reserved_for,
+    reference,
+)
 from controlplane.scheduler import volumes
 from controlplane.scheduler.cycle import Placed, Planner, Unplaced
 from controlplane.scheduler.preempt import Choice
@@ -278,7 +284,7 @@ class Scheduler:
         for item, volume in placed.chosen:
             claim = item.claim["metadata"]
             if volume is None:
-                body: dict[str, Any] = {"annotations": {volumes.SELECTED_NODE: placed.node}}
+                body: dict[str, Any] = {"annotations": {SELECTED_NODE: placed.node}}
                 await self._client.patch(
                     PERSISTENT_VOLUME_CLAIMS,
                     claim["namespace"],
@@ -287,7 +293,7 @@ class Scheduler:
                 )
             else:
                 name = volume["metadata"]["name"]
-                body = {"spec": {"claimRef": _claim_reference(item.claim)}}
+                body = _reservation(volume, item.claim)
                 await self._client.patch(PERSISTENT_VOLUMES, "", name, body=body)
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
@@ -400,17 +406,14 @@ class _ClaimFailed(Exception):
 
 def _was_rejected(now: Object | None, before: Object) -> bool:
     def selected(claim: Object) -> str:
-        return str((claim["metadata"].get("annotations") or {}).get(volumes.SELECTED_NODE, ""))
+        return str((claim["metadata"].get("annotations") or {}).get(SELECTED_NODE, ""))
 
     return now is not None and bool(selected(before)) and not selected(now)
 
 
-def _claim_reference(claim: Object) -> dict[str, Any]:
-    meta = claim["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "namespace": meta["namespace"],
-        "name": meta["name"],
-        "uid": meta["uid"],
-    }
+def _reservation(volume: Object, claim: Object) -> dict[str, Any]:
+    """A patch that reserves the volume, refused if somebody changed it meanwhile."""
+    metadata: dict[str, Any] = {"resourceVersion": volume["metadata"]["resourceVersion"]}
+    if not is_reserved_for(volume, claim):
+        metadata["annotations"] = {BOUND_BY_CONTROLLER: "yes"}
+    return {"metadata": metadata, "spec": {"claimRef": reference(claim)}}

@@ -10,17 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.client.base import Object, Reads
-from controlplane.objects import node_selectors, quantity, selectors
+from controlplane.objects import node_selectors
+from controlplane.objects.meta import annotations
 from controlplane.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
     STORAGE_CLASSES,
 )
+from controlplane.reconcile import volumes
+from controlplane.reconcile.volumes import NO_PROVISIONER, SELECTED_NODE
 from controlplane.scheduler.snapshot import NodeInfo
-
-BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
-SELECTED_NODE = "volume.kubernetes.io/selected-node"
-NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 WRONG_NODE = "node(s) didn't match PersistentVolume's node affinity"
 LOST_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
@@ -33,8 +32,9 @@ class Waiting:
     """A claim that waits for a node, and the volumes that could be bound to it."""
 
     claim: Object
-    candidates: tuple[Object, ...]  # smallest first
+    candidates: tuple[Object, ...]  # the best first
     provisioned: bool
+    node: str  # where its provisioner was asked to make it; "": not yet
     topologies: tuple[Object, ...]  # of the class, as node selector terms
 
 
@@ -78,22 +78,19 @@ def _with_claim(result: Needs, pod: Object, reads: Reads, name: str, *, ephemera
     if claim["metadata"].get("deletionTimestamp"):
         return replace(result, refused=f'persistentvolumeclaim "{name}" is being deleted')
     if is_bound(claim):
-        return _with_volume(result, reads.get(PERSISTENT_VOLUMES, "", _volume_of(claim)))
-    class_name = claim["spec"].get("storageClassName") or ""
+        return _with_volume(result, reads.get(PERSISTENT_VOLUMES, "", volumes.volume_name(claim)))
+    class_name = volumes.class_of(claim)
     storage = reads.get(STORAGE_CLASSES, "", class_name) if class_name else None
-    if storage is None or storage.get("volumeBindingMode") != "WaitForFirstConsumer":
-        return replace(result, refused=UNBOUND)
+    waits = storage is not None and storage.get("volumeBindingMode") == "WaitForFirstConsumer"
+    if storage is None or not waits or volumes.volume_name(claim):
+        return replace(result, refused=UNBOUND)  # the binder is at it
     return replace(result, waiting=(*result.waiting, _waiting(claim, storage, reads)))
 
 
 def is_bound(claim: Object) -> bool:
-    annotations = claim["metadata"].get("annotations") or {}
-    phase = (claim.get("status") or {}).get("phase")
-    return bool(_volume_of(claim)) and (BIND_COMPLETED in annotations or phase == "Bound")
-
-
-def _volume_of(claim: Object) -> str:
-    return claim["spec"].get("volumeName") or ""
+    return volumes.is_bound(claim) or bool(
+        volumes.volume_name(claim) and volumes.phase(claim) == "Bound"
+    )
 
 
 def _with_volume(result: Needs, volume: Object | None) -> Needs:
@@ -106,8 +103,9 @@ def _with_volume(result: Needs, volume: Object | None) -> Needs:
 
 
 def _waiting(claim: Object, storage: Object, reads: Reads) -> Waiting:
-    fitting = [v for v in reads.list(PERSISTENT_VOLUMES) if _fits(claim, v)]
-    fitting.sort(key=_capacity)
+    node = annotations(claim).get(SELECTED_NODE, "")
+    # What is being made for it is not given up for another volume.
+    fitting = [] if node else volumes.candidates(claim, reads.list(PERSISTENT_VOLUMES))
     terms = [
         {
             "matchExpressions": [
@@ -118,33 +116,7 @@ def _waiting(claim: Object, storage: Object, reads: Reads) -> Waiting:
         for topology in storage.get("allowedTopologies") or ()
     ]
     provisioned = storage.get("provisioner") != NO_PROVISIONER
-    return Waiting(claim, tuple(fitting), provisioned, tuple(terms))
-
-
-def _capacity(volume: Object) -> int:
-    return quantity.nanos((volume["spec"].get("capacity") or {}).get("storage", "0"))
-
-
-def _fits(claim: Object, volume: Object) -> bool:
-    """Whether the volume could be bound to the claim, wherever it is."""
-    wanted, offered = claim["spec"], volume["spec"]
-    phase = (volume.get("status") or {}).get("phase")
-    reference = offered.get("claimRef")
-    if reference is not None:
-        return bool(reference.get("uid") == claim["metadata"]["uid"])
-    asked = ((wanted.get("resources") or {}).get("requests") or {}).get("storage", "0")
-    selector = wanted.get("selector")
-    return (
-        phase in (None, "Available", "Pending")
-        and (offered.get("storageClassName") or "") == (wanted.get("storageClassName") or "")
-        and set(wanted.get("accessModes") or ()) <= set(offered.get("accessModes") or ())
-        and offered.get("volumeMode", "Filesystem") == wanted.get("volumeMode", "Filesystem")
-        and _capacity(volume) >= quantity.nanos(asked)
-        and (
-            selector is None
-            or selectors.of_object(selector).matches(volume["metadata"].get("labels"))
-        )
-    )
+    return Waiting(claim, tuple(fitting), provisioned, node, tuple(terms))
 
 
 def _is_at(volume: Object, node: NodeInfo) -> bool:
@@ -174,6 +146,8 @@ def choose(
 
 
 def _is_allowed(item: Waiting, node: NodeInfo) -> bool:
+    if item.node and item.node != node.name:
+        return False
     if not item.topologies:
         return True
     return node_selectors.node_selector_matches(item.topologies, node.selectable)
