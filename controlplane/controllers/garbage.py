@@ -203,7 +203,9 @@ def _check_owners(kinds: Kinds, resource: Resource, item: Object, reads: Reads) 
     blocking = any(reference.get("blockOwnerDeletion") for reference in owners(item))
     if _State.WAITING in found and blocking and _in_circle(kinds, item, reads):
         # Each would wait for the next for ever.
-        unblocked = [{**reference, "blockOwnerDeletion": False} for reference in owners(item)]
+        unblocked: list[Reference] = [
+            {**reference, "blockOwnerDeletion": False} for reference in owners(item)
+        ]
         yield set_owners(resource, item, unblocked)
     if not is_deleting(item):
         yield Delete(resource, item, _propagation(kinds, item, reads, found))

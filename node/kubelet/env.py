@@ -14,7 +14,6 @@ from controlplane.objects import quantity
 from node.kubelet.base import ConfigError, Settings, all_containers
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
-_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _FIELD_KEY = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
 Data = Mapping[
     tuple[str, str], Mapping[str, bytes] | None
@@ -162,9 +161,9 @@ def _from_sources(container: Mapping[str, Any], data: Data) -> dict[str, str]:
                 if source[ref].get("optional"):
                     continue
                 raise ConfigError(f'{kind} "{name}" not found')
+            # Any name that the API let through: programs read what shells cannot (KEP-4369).
             for key, value in values.items():
-                if _NAME.fullmatch(prefix + key):
-                    out[prefix + key] = value.decode(errors="replace")
+                out[prefix + key] = value.decode(errors="replace")
     return out
 
 

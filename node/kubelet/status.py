@@ -229,12 +229,14 @@ def _computed(pod: Object, view: PodView, out: Mapping[str, Any]) -> str:
         sidecars = [c for c in pod["spec"]["initContainers"] if is_sidecar(c)]
         running = any((s := view.latest(c["name"])) and s.running for c in sidecars)
         return "Running" if running else "Failed"
-    if _initializing(pod, out):
-        return "Pending"
     deleting = "deletionTimestamp" in pod["metadata"]
+    # It will not start any more, so whoever counts its pods can stop waiting for it.
+    unstarted = "Failed" if deleting and not view.alive else "Pending"
+    if _initializing(pod, out):
+        return unstarted
     states = [_kind(s) for s in out["containerStatuses"]]
     if "waiting" in states:
-        return "Failed" if deleting and not view.alive and view.containers else "Pending"
+        return unstarted
     if "running" in states:
         return "Running"
     if _sidecars_alive(pod, view):

@@ -90,6 +90,19 @@ def test_a_missing_key_is_named() -> None:
         )
 
 
+def test_whole_maps_become_variables_whatever_their_keys_are() -> None:
+    wanted = container(envFrom=[{"prefix": "1-", "configMapRef": {"name": "m"}}])
+    got = env.build(
+        pod(wanted),
+        wanted,
+        services={},
+        data={("configmap", "m"): {"data-1": b"x", "2.y": b"z"}},
+        ips=(),
+        settings=SETTINGS,
+    )
+    assert got == {"1-data-1": "x", "1-2.y": "z"}
+
+
 MACHINE = naming.ResolvConf(("1.1.1.1",), ("home.lan",), ("timeout:2",))
 
 

@@ -76,6 +76,13 @@ def test_containers_behind_init_containers_are_initializing() -> None:
     assert initialized["message"] == "containers with incomplete status: [i]"
 
 
+def test_a_pod_deleted_before_anything_started_has_failed() -> None:
+    for a_pod in (pod(), pod(initContainers=[container("i")])):
+        assert reported(a_pod, PodView())["phase"] == "Pending"
+        a_pod["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+        assert reported(a_pod, PodView())["phase"] == "Failed"
+
+
 @pytest.mark.parametrize(
     ("policy", "codes", "phase"),
     [
