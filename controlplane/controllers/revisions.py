@@ -84,9 +84,13 @@ def of_pods(owned: Collection[Object]) -> frozenset[str]:
 
 
 def _data(owner: Object) -> dict[str, Any]:
-    # In the order of the keys, so that whoever compares bytes finds equal ones equal.
-    template = _sorted({**owner["spec"]["template"], "$patch": "replace"})
-    return {"spec": {"template": template}}
+    # kubectl compares bytes with what it would write itself: keys in order, resources always.
+    template = owner["spec"]["template"]
+    spec = dict(template["spec"])
+    for field in ("containers", "initContainers"):
+        if spec.get(field):
+            spec[field] = [{"resources": {}, **container} for container in spec[field]]
+    return {"spec": {"template": _sorted({**template, "spec": spec, "$patch": "replace"})}}
 
 
 def _sorted(value: Any) -> Any:
