@@ -229,7 +229,9 @@ class _Ensuring:
             common_name="kube-apiserver", server=True, sans=_api_server_sans(self._config)
         )
         admin = Leaf(common_name="system:admin", organizations=masters)
-        to_kubelets = Leaf(common_name="system:apiserver", organizations=masters)
+        # It may nothing at the API itself: a node that names the API server as its own
+        # address must not make an administrator of who may speak to nodes.
+        to_kubelets = Leaf(common_name="system:apiserver")
         client, serving = kubelet_leaves(self._config.node_name, self._config.node_ips)
         self._leaf(tls_dir, "serving-kube-apiserver", server, self._server_ca)
         self._leaf(tls_dir, "client-admin", admin, self._client_ca)

@@ -1,8 +1,8 @@
 """
 The kubelet's HTTPS API on port 10250: logs, exec, attach, port-forward, stats, pods.
 
-Only holders of a certificate of the cluster's client CA in ``system:masters`` get in: that
-is the API server, which has authorised the user before it asks.
+Only the API server gets in, which has authorised the user before it asks, and who is in
+``system:masters``; both by certificates of the cluster's client CA.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ from node.kubelet.view import Seen
 from node.kubelet.worker import Worker
 
 _TRUE = frozenset({"1", "true", "t", "T", "True", "TRUE"})
-_MASTERS = "system:masters"
+_API_SERVER = ("commonName", "system:apiserver")
+_MASTERS = ("organizationName", "system:masters")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,7 +45,7 @@ async def _only_the_api_server(request: web.Request, handler: Handler) -> web.St
     transport = request.transport
     certificate = transport.get_extra_info("peercert") if transport is not None else None
     subject = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
-    if ("organizationName", _MASTERS) not in subject:
+    if _API_SERVER not in subject and _MASTERS not in subject:
         name = next((v for k, v in subject if k == "commonName"), "system:anonymous")
         text = f"Forbidden (user={name}, verb={request.method.lower()}, resource=nodes)"
         return web.Response(status=403, text=text)

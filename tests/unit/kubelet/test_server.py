@@ -1,4 +1,4 @@
-"""Who may talk to the kubelet: TLS with the cluster's client CA, and masters only."""
+"""Who may talk to the kubelet: the API server and masters, by the client CA."""
 
 import asyncio
 import ssl
@@ -85,11 +85,13 @@ async def get(served: Served, path: str, leaf: Leaf | None) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
-MASTER = Leaf(common_name="system:apiserver", organizations=("system:masters",))
+API_SERVER = Leaf(common_name="system:apiserver")
+MASTER = Leaf(common_name="somebody", organizations=("system:masters",))
 
 
-async def test_the_api_server_is_let_in(served: Served) -> None:
-    assert await get(served, "/healthz", MASTER) == (200, "ok")
+@pytest.mark.parametrize("leaf", [API_SERVER, MASTER], ids=["api server", "master"])
+async def test_the_api_server_and_masters_are_let_in(served: Served, leaf: Leaf) -> None:
+    assert await get(served, "/healthz", leaf) == (200, "ok")
 
 
 async def test_others_with_a_certificate_are_forbidden(served: Served) -> None:
@@ -104,5 +106,5 @@ async def test_without_a_certificate_there_is_no_connection(served: Served) -> N
 
 
 async def test_an_unknown_pod_is_not_found(served: Served) -> None:
-    status, text = await get(served, "/containerLogs/default/nobody/c", MASTER)
+    status, text = await get(served, "/containerLogs/default/nobody/c", API_SERVER)
     assert (status, text) == (404, 'pod "nobody" does not exist')

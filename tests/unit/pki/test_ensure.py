@@ -127,7 +127,7 @@ def test_the_api_server_answers_to_all_its_names(config: Config) -> None:
     [
         ("server/tls/client-admin", "system:admin", ["system:masters"]),
         ("server/tls/client-auth-proxy", "system:auth-proxy", []),
-        ("server/tls/client-kube-apiserver", "system:apiserver", ["system:masters"]),
+        ("server/tls/client-kube-apiserver", "system:apiserver", []),
         ("agent/client-kubelet", "system:node:edge-1", ["system:nodes"]),
         ("agent/client-operators", "system:pinnace-operators", []),
     ],
