@@ -280,16 +280,43 @@ def _update_node(new: dict[str, Any], old: Object) -> None:
             _keep(spec, before, field)
 
 
+# Counts changes of the template; long deprecated, and still on every DaemonSet and its pods.
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+def _create_daemon_set(daemon_set: dict[str, Any]) -> None:
+    given = (daemon_set["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
+    _set_template_generation(daemon_set, max(_number(given), 1))
+
+
+def _update_daemon_set(new: dict[str, Any], old: Object) -> None:
+    before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
+    same = (new.get("spec") or {}).get("template") == (old.get("spec") or {}).get("template")
+    _set_template_generation(new, _number(before) + (0 if same else 1))
+
+
+def _set_template_generation(daemon_set: dict[str, Any], number: int) -> None:
+    metadata = daemon_set["metadata"]
+    annotations = metadata.get("annotations") or {}
+    metadata["annotations"] = {**annotations, _TEMPLATE_GENERATION: str(number)}
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 _CREATE: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "Namespace": _create_namespace,
     "Pod": create_pod,
     "Job.batch": create_job,
+    "DaemonSet.apps": _create_daemon_set,
     "CustomResourceDefinition.apiextensions.k8s.io": _create_definition,
 }
 _UPDATE: Mapping[str, Callable[[dict[str, Any], Object], None]] = {
     "Namespace": _update_namespace,
     "Pod": _update_pod,
     "Node": _update_node,
+    "DaemonSet.apps": _update_daemon_set,
     "CertificateSigningRequest.certificates.k8s.io": _update_request,
     "CustomResourceDefinition.apiextensions.k8s.io": _update_definition,
 }

@@ -112,6 +112,8 @@ async def test_a_daemon_set_runs_rolls_back_and_rests() -> None:
         await made.rest(loop)
         assert images(made) == ["one", "one"]
         assert sorted(r["revision"] for r in made.cache.list(CONTROLLER_REVISIONS)) == [2, 3]
+        labels = [pod["metadata"]["labels"] for pod in made.cache.list(PODS)]
+        assert [found["pod-template-generation"] for found in labels] == ["3", "3"]
         await made.client.delete(DAEMON_SETS, "default", "web")
         await made.until(lambda: not made.cache.list(PODS))
         await made.until(lambda: not made.cache.list(CONTROLLER_REVISIONS))
