@@ -6,7 +6,7 @@ The parts of the control plane, made from the configuration and passed by argume
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from controlplane.api.admission.registry import default_admissions
@@ -24,6 +24,7 @@ from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Network, Parts
 from controlplane.api.customresources.admit import Definitions, Values
 from controlplane.api.local import LocalClient
+from controlplane.api.metrics_api.serve import MetricsApi
 from controlplane.api.node_authorizer import NodeAuthorizer
 from controlplane.api.present import presenter
 from controlplane.api.rbac import Rbac
@@ -122,6 +123,8 @@ def parts(base: Foundation) -> Parts:
         return LocalClient(made, ITSELF)
 
     made = _parts(base, ResourceQuota(itself, now))
+    if "metrics-server" not in base.config.disable:
+        made = replace(made, aggregators=(*made.aggregators, MetricsApi(lambda: made)))
     return made
 
 
