@@ -1,0 +1,101 @@
+"""Static volumes on a real node: data outlives pods, and local volumes wait for theirs."""
+
+from pathlib import Path
+
+from tests.e2e.conftest import Space
+
+BUSYBOX = "docker.io/library/busybox:1.35"
+
+
+def claim(name: str, class_name: str) -> str:
+    return f"""
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: {name}}}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: "{class_name}"
+  resources: {{requests: {{storage: 1Mi}}}}
+---
+"""
+
+
+def volume(name: str, class_name: str, source: str) -> str:
+    return f"""
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: {name}}}
+spec:
+  capacity: {{storage: 1Mi}}
+  accessModes: [ReadWriteOnce]
+  storageClassName: "{class_name}"
+  {source}
+---
+"""
+
+
+def pod(name: str, claim_name: str, script: str) -> str:
+    return f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: "{BUSYBOX}"
+    command: [sh, -c, "{script}; sleep 3600"]
+    volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes:
+  - {{name: data, persistentVolumeClaim: {{claimName: {claim_name}}}}}
+---
+"""
+
+
+def test_data_on_a_claim_outlives_the_pod(space: Space, tmp_path: Path) -> None:
+    name = f"{space.name}-kept"
+    source = f'hostPath: {{path: "{tmp_path}/kept", type: DirectoryOrCreate}}'
+    space.apply(volume(name, name, source) + claim("kept", name))
+    space.wait("pvc/kept", "--for=jsonpath={.status.phase}=Bound")
+    space.apply(pod("first", "kept", "echo remembered > /data/note"))
+    space.wait("pod/first", "--for=condition=Ready")
+    space.until(lambda: (tmp_path / "kept" / "note").exists())
+    space.kubectl("delete", "pod", "first")
+    space.apply(pod("second", "kept", "cat /data/note"))
+    space.wait("pod/second", "--for=condition=Ready")
+    space.until(lambda: space.kubectl("logs", "second") == "remembered\n")
+    # In use it stays, however much somebody wants it gone; then its volume is left behind.
+    space.kubectl("delete", "pvc", "kept", "--wait=false")
+    assert space.value("pvc", "kept", path="{.status.phase}") == "Bound"
+    space.kubectl("delete", "pod", "second")
+    space.wait("pvc/kept", "--for=delete")
+    space.wait(f"pv/{name}", "--for=jsonpath={.status.phase}=Released")
+    space.kubectl("delete", "pv", name)
+    assert (tmp_path / "kept" / "note").read_text() == "remembered\n"
+
+
+def test_a_local_volume_is_bound_with_the_first_pod(space: Space, tmp_path: Path) -> None:
+    name = f"{space.name}-local"
+    storage = f"""
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {{name: {name}}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+---
+"""
+    where = "{key: kubernetes.io/hostname, operator: In, values: [pi]}"
+    source = (
+        f'local: {{path: "{tmp_path}"}}\n'
+        f"  nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{where}]}}]}}}}"
+    )
+    space.apply(storage + volume(name, name, source) + claim("data", name))
+    reasons = ("events", "--field-selector=involvedObject.name=data")
+    space.until(lambda: "WaitForFirstConsumer" in space.kubectl("get", *reasons))
+    assert space.value("pvc", "data", path="{.status.phase}") == "Pending"
+    space.apply(pod("user", "data", "echo here > /data/note"))
+    space.wait("pod/user", "--for=condition=Ready")
+    assert space.value("pvc", "data", path="{.status.phase}") == "Bound"
+    space.until(lambda: (tmp_path / "note").exists())
+    space.kubectl("delete", "pod/user", "pvc/data")
+    space.kubectl("delete", f"pv/{name}", f"storageclass/{name}")
