@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from controlplane.api.app import ApiServer, Around
-from controlplane.api.bootstrap_objects import ensure_bootstrap_objects
+from controlplane.api.bootstrap_objects import ensure_bootstrap_objects, ensure_service_cidr
 from controlplane.api.bootstrap_policy import ensure_policy
 from controlplane.api.customresources.serve import CustomKinds
 from controlplane.api.expiry import EventExpiry
@@ -80,6 +80,7 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
         await listener.start(base.config.bind_address, base.config.https_port)
         client = LocalClient(made, ITSELF)
         await ensure_bootstrap_objects(client, base.cache, base.pki)
+        await ensure_service_cidr(client, base.cache, base.config.service_cidr, now())
         await ensure_policy(client, base.cache)
         await ensure_crds(client)
         working = [tasks.create_task(work) for work in _work(base, client)]

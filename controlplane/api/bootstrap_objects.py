@@ -4,7 +4,9 @@ and what extension API servers need to know about this one.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -13,11 +15,30 @@ from controlplane.api.admission.scheduling import PRIORITY_CLASSES
 from controlplane.client.base import Client, Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.kinds import Resource
-from controlplane.objects.resources import CONFIG_MAPS, NAMESPACES
+from controlplane.objects.resources import CONFIG_MAPS, NAMESPACES, SERVICE_CIDRS
 from controlplane.pki.ensure import AUTH_PROXY_USER, Pki
 
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _AUTHENTICATION = "extension-apiserver-authentication"
+
+
+async def ensure_service_cidr(
+    client: Client, reads: Reads, network: ipaddress.IPv4Network, now: datetime
+) -> None:
+    """The object that says where cluster IPs come from (KEP-1880); only this server decides it."""
+    if reads.get(SERVICE_CIDRS, "", "kubernetes") is not None:
+        return
+    body = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [str(network)]}}
+    made = await client.create(SERVICE_CIDRS, body)
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": meta.rfc3339(now),
+    }
+    status = {"conditions": [ready]}
+    await client.update(SERVICE_CIDRS, {**made, "status": status}, subresource="status")
 
 
 async def ensure_bootstrap_objects(client: Client, reads: Reads, pki: Pki) -> None:

@@ -62,26 +62,35 @@ def _prepare_status(kind: Kind, new: dict[str, Any], old: Object) -> None:
     written = new.get("status") or {}
     prepare_status(kind, new, old)
     if kind.kind == "CertificateSigningRequest":
-        decided = _decisions(old)
-        others = [c for c in written.get("conditions") or () if c.get("type") not in _DECISIONS]
-        new["status"] = {**written, "conditions": [*decided, *others]}
+        new["status"] = {**written, "conditions": _with_decisions(written, old)}
 
 
 _DECISIONS = ("Approved", "Denied")
 
 
-def _decisions(request: Object) -> list[dict[str, Any]]:
-    conditions = (request.get("status") or {}).get("conditions") or ()
-    return [c for c in conditions if c.get("type") in _DECISIONS]
+def _conditions(request: Object) -> list[dict[str, Any]]:
+    return list((request.get("status") or {}).get("conditions") or ())
+
+
+def _with_decisions(written: Object, old: Object) -> list[dict[str, Any]]:
+    """What was decided stays as it is and where it is; a signer cannot add or take it back."""
+    decided = {c["type"]: c for c in _conditions(old) if c.get("type") in _DECISIONS}
+    conditions = _conditions({"status": written})
+    given = {c.get("type") for c in conditions}
+    kept = [
+        decided.get(c.get("type"), c)
+        for c in conditions
+        if c.get("type") not in _DECISIONS or c.get("type") in decided
+    ]
+    return [*(c for kind, c in decided.items() if kind not in given), *kept]
 
 
 def _prepare_approval(kind: Kind, new: dict[str, Any], old: Object) -> None:
-    """Only the decision changes; the certificate and the rest of the status stay."""
-    decided = _decisions(new)
+    """Only the conditions change; the certificate and the rest of the status stay."""
+    conditions = _conditions(new)
     before = dict(old.get("status") or {})
     prepare_status(kind, new, old)
-    others = [c for c in before.get("conditions") or () if c.get("type") not in _DECISIONS]
-    new["status"] = {**before, "conditions": [*others, *decided]}
+    new["status"] = {**before, "conditions": conditions}
 
 
 def _prepare_finalize(_kind: Kind, new: dict[str, Any], old: Object) -> None:

@@ -57,8 +57,15 @@ def validate_update(
 
 
 def validate_status(kind: Kind, new: Object, old: Object) -> list[FieldError]:
-    """The ``status`` subresource: metadata only, since controllers of our own write it."""
-    return list(metadata.updated(kind, new, old))
+    """
+    The ``status`` subresource, and approval.
+
+    Metadata and little else, since controllers of our own write it.
+    """
+    errors = list(metadata.updated(kind, new, old))
+    if (kind.group, kind.kind) == ("certificates.k8s.io", "CertificateSigningRequest"):
+        errors += cluster.signing_request_decided(new, old)
+    return errors
 
 
 def validate_ephemeral_containers(kind: Kind, new: Object, old: Object) -> list[FieldError]:

@@ -206,3 +206,18 @@ def signing_request(obj: Object) -> Found:
 def signing_request_updated(new: Object, old: Object) -> Found:
     if new.get("spec") != old.get("spec"):
         yield invalid_value("spec", new.get("spec"), IMMUTABLE)
+
+
+def signing_request_decided(new: Object, old: Object) -> Found:
+    """Of the status and approval subresources."""
+    had, has = (
+        {c.get("type") for c in (obj.get("status") or {}).get("conditions") or ()}
+        for obj in (old, new)
+    )
+    if {"Approved", "Denied"} <= has:
+        text = "Approved and Denied conditions are mutually exclusive"
+        yield invalid_value("status.conditions", "Denied", text)
+    for kind in ("Approved", "Denied", "Failed"):
+        if kind in had - has:
+            text = f'updates may not remove a condition of type "{kind}"'
+            yield forbidden_field("status.conditions", text)

@@ -373,3 +373,26 @@ async def test_an_approval_changes_nothing_else_and_says_when() -> None:
     expected = {**decision, "lastUpdateTime": at, "lastTransitionTime": at}
     assert approved["status"] == {"conditions": [expected]}
     assert issued["status"] == {"conditions": [expected], "certificate": "LS0t"}
+
+
+async def test_a_decision_can_stand_beside_other_conditions_and_is_not_taken_back() -> None:
+    spec = {"request": "LS0t", "signerName": "example.com/x", "usages": ["client auth"]}
+    noted = {"type": "Noted", "status": "True", "reason": "", "message": ""}
+    decision = {"type": "Approved", "status": "True", "reason": "Good", "message": ""}
+    async with serving() as served:
+        client = served.client
+        await client.create(CERTIFICATE_SIGNING_REQUESTS, {"metadata": {"name": "r"}, "spec": spec})
+
+        async def approve(*conditions: dict[str, str]) -> list[str]:
+            body = {"status": {"conditions": list(conditions)}}
+            answer = await client.patch(
+                CERTIFICATE_SIGNING_REQUESTS, "", "r", body=body, subresource="approval"
+            )
+            return [c["type"] for c in answer["status"]["conditions"]]
+
+        assert await approve(noted) == ["Noted"]
+        assert await approve(noted, decision) == ["Noted", "Approved"]
+        with pytest.raises(StatusError, match='may not remove a condition of type "Approved"'):
+            await approve(noted)
+        with pytest.raises(StatusError, match="mutually exclusive"):
+            await approve(noted, decision, {**decision, "type": "Denied"})

@@ -1,7 +1,9 @@
 """The objects of a first start and of the next ones."""
 
 import asyncio
+import ipaddress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ import pytest
 from controlplane.api.admission.registry import default_admissions
 from controlplane.api.admission.scheduling import PRIORITY_CLASSES
 from controlplane.api.authorize import Masters
-from controlplane.api.bootstrap_objects import ensure_bootstrap_objects
+from controlplane.api.bootstrap_objects import ensure_bootstrap_objects, ensure_service_cidr
 from controlplane.api.rbac import Rbac
-from controlplane.objects.resources import CONFIG_MAPS, NAMESPACES
+from controlplane.objects.resources import CONFIG_MAPS, NAMESPACES, SERVICE_CIDRS
 from controlplane.pki.ensure import Pki
 from controlplane.pki.token import Token
 from tests.unit.auth.fake_objects import Objects, Writer
@@ -65,6 +67,18 @@ def test_extension_servers_learn_of_new_authorities(pki: Pki) -> None:
     assert writes == [("update", "configmaps", name)]
     found = objects.get(CONFIG_MAPS, "kube-system", name)
     assert found["data"]["client-ca-file"] == "new"
+
+
+def test_the_network_of_services_is_told_once() -> None:
+    objects = Objects()
+    network = ipaddress.IPv4Network("10.43.0.0/16")
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    for _ in range(2):
+        asyncio.run(ensure_service_cidr(Writer(objects), objects, network, at))
+    assert [verb for verb, *_ in objects.writes] == ["create", "update"]
+    found: Any = objects.get(SERVICE_CIDRS, "", "kubernetes")
+    assert found["spec"] == {"cidrs": ["10.43.0.0/16"]}
+    assert found["status"]["conditions"][0]["lastTransitionTime"] == "2026-01-02T00:00:00Z"
 
 
 def test_plugins_come_in_upstreams_order() -> None:
