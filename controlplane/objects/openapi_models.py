@@ -107,7 +107,8 @@ class Models:
     def identity(self) -> dict[str, Node]:
         """The properties of every object, described as a built-in kind describes them."""
         schema = schema_by_name(_ANY_KIND)
-        prose = self._prose(_ANY_KIND)[1]
+        # As for every kind: the package describes the type, not the field.
+        prose = {"metadata": "Standard object's metadata."} | dict(self._prose(_ANY_KIND)[1])
         return {
             name: self._field(schema.fields[name], prose.get(name, ""))
             for name in ("apiVersion", "kind", "metadata")

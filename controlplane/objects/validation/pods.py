@@ -1,5 +1,6 @@
 """Pods: the spec as a whole, templates, and what may change after a pod was created."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ _RESTART = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 _MOST_SEARCHES, _MOST_NAMESERVERS, _LONGEST_SEARCHES = 32, 3, 2048
 _SYSCTL_LIMIT = 253
+_SYSCTL = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
 
 _UPDATES = (
     "pod updates may not change fields other than `spec.containers[*].image`,"
@@ -120,8 +122,9 @@ def _sysctls(sysctls: Iterable[Object], path: str) -> Found:
         spot = f"{path}[{index}].name"
         if not name:
             yield required(spot)
-        elif len(name) > _SYSCTL_LIMIT or "//" in name:
-            yield invalid_value(spot, name, f"must have at most {_SYSCTL_LIMIT} characters")
+        elif len(name) > _SYSCTL_LIMIT or not re.match(_SYSCTL, name):
+            text = f"must have at most {_SYSCTL_LIMIT} characters and match regex {_SYSCTL}"
+            yield invalid_value(spot, name, text)
         elif name in seen:
             yield from checks.unique([(spot, name), (spot, name)])
         seen.add(name)

@@ -181,6 +181,7 @@ def test_custom_resources_are_published_as_their_definition_says() -> None:
     assert model["description"] == "A gadget is a thing."
     assert model["properties"]["spec"] == SCHEMA["properties"]["spec"]  # type: ignore[index]
     assert {"apiVersion", "kind", "metadata"} <= model["properties"].keys()
+    assert model["properties"]["metadata"]["description"] == "Standard object's metadata."
     items = models["com.example.v1.GadgetList"]["properties"]["items"]
     assert items["items"] == {"$ref": f"{MODEL}com.example.v1.Gadget"}
 

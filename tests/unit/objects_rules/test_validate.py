@@ -126,6 +126,12 @@ def test_a_plain_pod_is_valid() -> None:
             "name must consist only of printable ASCII characters other than '='",
         ),
         (
+            pod_spec(securityContext={"sysctls": [{"name": "foo-", "value": "1"}]}),
+            'spec.securityContext.sysctls[0].name: Invalid value: "foo-": '
+            "must have at most 253 characters and match regex "
+            r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+        ),
+        (
             pod_spec(dnsPolicy="None"),
             "spec.dnsConfig.nameservers: Required value: "
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
