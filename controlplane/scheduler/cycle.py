@@ -64,13 +64,13 @@ class Planner:
     def place(self, pod: Object) -> Placed | Unplaced:
         info = pod_info(pod, keep_spec=True)
         snapshot = self.view.snapshot()
-        needs = volumes.needs(pod, self.reads)
+        needs = volumes.needs(pod, self.reads, lambda uid: self.view.pod(uid) is not None)
         if pod["spec"].get("resourceClaims"):
             return self._nowhere(
                 info, "Pinnace does not support dynamic resource allocation", "DynamicResources"
             )
         if needs.refused:
-            return self._nowhere(info, needs.refused, "VolumeBinding")
+            return self._nowhere(info, needs.refused, needs.plugin)
         question = self._question(info, snapshot, needs)
         refusals: dict[str, Refusal] = {}
         fitting = self._fitting(question, snapshot, refusals)

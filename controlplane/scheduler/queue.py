@@ -53,9 +53,9 @@ HINTS: Mapping[Event, frozenset[str]] = {
             *_OF_PODS,
         }
     ),
-    Event.POD_GONE: frozenset({"NodePorts", "NodeResourcesFit", *_OF_PODS}),
+    Event.POD_GONE: frozenset({"NodePorts", "NodeResourcesFit", "VolumeRestrictions", *_OF_PODS}),
     Event.POD_PLACED: frozenset(_OF_PODS),
-    Event.VOLUMES_CHANGED: frozenset({"VolumeBinding"}),
+    Event.VOLUMES_CHANGED: frozenset({"VolumeBinding", "VolumeRestrictions"}),
     Event.NAMESPACE_CHANGED: frozenset({"InterPodAffinity"}),
 }
 

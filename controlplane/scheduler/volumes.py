@@ -6,7 +6,7 @@ annotation (its provisioner makes the volume there) or, without a provisioner, o
 that are there. Source: the API concepts "Persistent Volumes" and "Storage Classes".
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.client.base import Object, Reads
@@ -15,6 +15,7 @@ from controlplane.objects.meta import annotations
 from controlplane.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    PODS,
     STORAGE_CLASSES,
 )
 from controlplane.reconcile import volumes
@@ -25,6 +26,11 @@ WRONG_NODE = "node(s) didn't match PersistentVolume's node affinity"
 LOST_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
 UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
+TAKEN = (
+    "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+)
+
+IsPlaced = Callable[[str], bool]  # by the uid of a pod; also while it is being bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Needs:
     refused: str = ""  # no node will do
+    plugin: str = "VolumeBinding"  # who refuses
     lost: bool = False
     affinities: tuple[Object, ...] = ()  # required node affinity of bound volumes
     waiting: tuple[Waiting, ...] = ()
@@ -49,13 +56,29 @@ class Needs:
 NOTHING = Needs()
 
 
-def needs(pod: Object, reads: Reads) -> Needs:
+def needs(pod: Object, reads: Reads, is_placed: IsPlaced) -> Needs:
     result = NOTHING
     for name, ephemeral in claim_names(pod):
         result = _with_claim(result, pod, reads, name, ephemeral=ephemeral)
+        if not result.refused and _is_taken(pod, name, reads, is_placed):
+            result = replace(result, refused=TAKEN, plugin="VolumeRestrictions")
         if result.refused:
             break
     return result
+
+
+def _is_taken(pod: Object, name: str, reads: Reads, is_placed: IsPlaced) -> bool:
+    """Whether the claim is for one pod at a time, and another one has it."""
+    namespace = pod["metadata"]["namespace"]
+    claim = reads.get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
+    if claim is None or "ReadWriteOncePod" not in (claim["spec"].get("accessModes") or ()):
+        return False
+    return any(
+        other["metadata"]["uid"] != pod["metadata"]["uid"]
+        and is_placed(other["metadata"]["uid"])
+        and any(claimed == name for claimed, _ in claim_names(other))
+        for other in reads.list(PODS, namespace)
+    )
 
 
 def claim_names(pod: Object) -> Iterator[tuple[str, bool]]:

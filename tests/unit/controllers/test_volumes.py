@@ -290,6 +290,28 @@ async def test_a_local_volume_is_bound_where_its_pod_goes() -> None:
         await made.rest()
 
 
+async def test_a_claim_for_one_pod_is_never_used_by_two() -> None:
+    async with cluster() as made:
+        await made.volume("v", accessModes=["ReadWriteOncePod"])
+        await made.claim("c", storageClassName="", accessModes=["ReadWriteOncePod"])
+        await made.until(lambda: is_bound_to(made, "c", "v"))
+        names = ("p", "q", "r")
+        using = {"persistentVolumeClaim": {"claimName": "c"}}
+        await asyncio.gather(*(made.pod(name, using) for name in names))
+
+        def placed() -> list[str]:
+            found = [made.get(PODS, name) for name in names]
+            return [p["metadata"]["name"] for p in found if p and p["spec"].get("nodeName")]
+
+        await made.until(placed)
+        await made.rest()
+        (first,) = placed()
+        await made.client.delete(PODS, "default", first, options={"gracePeriodSeconds": 0})
+        await made.until(placed)
+        await made.rest()
+        assert len(placed()) == 1
+
+
 async def test_a_provisioner_that_waits_is_told_the_node() -> None:
     async with cluster() as made:
         await made.storage_class("local-path", "rancher.io/local-path", "WaitForFirstConsumer")
