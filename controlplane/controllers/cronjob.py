@@ -302,6 +302,7 @@ def _start_job(this: _Pass, times: _Times, time: datetime) -> Iterator[Write]:
     if there is not None:
         # Made by a pass that ended before it could write the status; somebody else's is left.
         if is_controlled_by(there, this.cron_job):
+            this.drop(uid_of(there))
             this.add(there, time)
         yield from this.save()
         return
@@ -329,15 +330,11 @@ def _on_failure(this: _Pass) -> Any:
 
 
 def _reason_not_to(this: _Pass, time: datetime) -> Sequence[Write] | None:
-    """The events that say so; none where the time has been dealt with."""
+    """The events that say so; None: nothing speaks against it."""
     deadline = this.spec.get("startingDeadlineSeconds")
     if deadline is not None and time + timedelta(seconds=deadline) < this.now:
         text = f"Missed scheduled time to start a job: {time:%a, %d %b %Y %H:%M:%S UTC}"
         return [Record(this.cron_job, "Warning", "MissSchedule", text)]
-    named = _name(this.cron_job, time)
-    done = parse(this.status.get("lastScheduleTime")) == time
-    if done or any(item["name"] == named for item in this.active):
-        return []
     if this.spec.get("concurrencyPolicy") == "Forbid" and this.active:
         text = (
             "Not starting job because prior execution is running and concurrency policy is Forbid"

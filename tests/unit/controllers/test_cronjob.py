@@ -151,6 +151,17 @@ async def test_many_missed_times_are_told_and_made_up_for_once() -> None:
         assert "TooManyMissedTimes" in reasons(run)
 
 
+async def test_a_job_that_was_made_before_a_crash_is_taken_up() -> None:
+    async with running(CRONJOB) as run:
+        run.world.put(CRON_JOBS, cron_job())
+        await run.advance(MINUTE + 1)
+        run.world.change(CRON_JOBS, "default", "tick", status={"lastScheduleTime": None})
+        await run.settle()
+        assert names(run) == [f"tick-{FIRST + 1}"]
+        assert [item["name"] for item in status(run)["active"]] == names(run)
+        assert status(run)["lastScheduleTime"] == "2026-01-01T00:01:00Z"
+
+
 async def test_a_missing_job_is_taken_off_the_list() -> None:
     async with running(CRONJOB) as run:
         run.world.put(CRON_JOBS, cron_job())

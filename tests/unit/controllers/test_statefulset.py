@@ -135,6 +135,18 @@ async def test_scaling_down_begins_with_the_highest_and_waits_for_broken_pods() 
 DELETED = ("delete", "pods")
 
 
+async def test_of_broken_pods_that_are_too_many_the_lowest_is_waited_for() -> None:
+    async with running(STATEFULSET) as run:
+        await started(run)
+        for name in ("db-1", "db-2"):
+            run.world.change(PODS, "default", name, status={"conditions": []})
+        change(run, replicas=1)
+        await run.settle()
+        assert names(run) == ["db-0", "db-1", "db-2"]
+        await make_ready(run, "db-1")
+        assert names(run) == ["db-0"]
+
+
 async def test_an_update_goes_downwards_and_waits_for_each_pod() -> None:
     async with running(STATEFULSET) as run:
         await started(run)
