@@ -3,17 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from controlplane import assemble
+from controlplane.api.authorize import Chain, Masters
 from controlplane.api.metrics_api import kubelets
 from controlplane.api.metrics_api.sample import Count, Sample, Use, between, duration
 from controlplane.api.metrics_api.serve import MetricsApi
+from controlplane.config import Config
 from controlplane.objects.resources import NAMESPACES, NODES, PODS
-from tests.fakes.api_server import Served, listening
+from controlplane.pki.ensure import ensure_pki
+from controlplane.store.memory import MemoryStore
+from tests.fakes.api_server import NOW, Served, listening
+from tests.unit.api.test_access import Allowed, Names
 
 TOP = "/apis/metrics.k8s.io/v1beta1"
 SECOND = 1_000_000_000
@@ -47,7 +55,7 @@ class Kubelet:
 
 
 @asynccontextmanager
-async def cluster() -> AsyncIterator[tuple[Served, Kubelet]]:
+async def cluster(**changes: Any) -> AsyncIterator[tuple[Served, Kubelet]]:
     kubelet = Kubelet()
     runner = web.ServerRunner(web.Server(kubelet.handle))
     await runner.setup()
@@ -55,7 +63,7 @@ async def cluster() -> AsyncIterator[tuple[Served, Kubelet]]:
     made: list[Served] = []
     api = MetricsApi(lambda: made[0].parts)
     try:
-        async with listening(aggregators=(api,)) as served:
+        async with listening(aggregators=(api,), **changes) as served:
             made.append(served)
             await fill(served, runner.addresses[0][1])
             pod = await served.client.get(PODS, "default", "p")
@@ -182,3 +190,51 @@ def test_windows_are_written_as_go_writes_durations() -> None:
         "10.25s",
         "1m0.5s",
     ]
+
+
+async def test_one_needs_the_right_to_read_metrics_of_pods() -> None:
+    allowed = Allowed("jane list pods")
+    rights = {"authenticators": (Names(),), "authorizer": Chain((Masters(), allowed))}
+    headers = {"Authorization": "Bearer jane"}
+    async with cluster(**rights) as (served, kubelet), aiohttp.ClientSession() as session:
+        async with session.get(f"{served.url}{TOP}/pods", headers=headers) as answer:
+            assert answer.status == 200
+        async with session.get(f"{served.url}{TOP}/nodes", headers=headers) as answer:
+            assert answer.status == 403
+            assert (await answer.json())["message"] == (
+                'nodes.metrics.k8s.io is forbidden: User "jane" cannot list resource "nodes" '
+                'in API group "metrics.k8s.io" at the cluster scope'
+            )
+        assert {asked.group for asked in allowed.seen} == {"metrics.k8s.io"}
+        assert kubelet.asked == 2
+
+
+def config(folder: Path, *disable: str) -> Config:
+    return Config(
+        data_dir=folder / "data",
+        bind_address="127.0.0.1",
+        https_port=6443,
+        advertise_address="192.0.2.7",
+        tls_sans=(),
+        cluster_cidr=IPv4Network("10.42.0.0/16"),
+        service_cidr=IPv4Network("10.43.0.0/16"),
+        node_port_range=(30000, 32767),
+        cluster_dns=IPv4Address("10.43.0.10"),
+        cluster_domain="cluster.local",
+        node_name="edge-1",
+        node_ips=("192.0.2.7",),
+        disable=frozenset(disable),
+        write_kubeconfig=folder / "pinnace.yaml",
+        write_kubeconfig_mode=0o600,
+        token="",
+        datastore_endpoint="",
+    )
+
+
+async def test_it_is_not_there_where_it_is_disabled(tmp_path: Path) -> None:
+    pki = await asyncio.to_thread(ensure_pki, config(tmp_path), NOW)
+    served = [
+        assemble.parts(assemble.foundation(told, pki, MemoryStore())).aggregators
+        for told in (config(tmp_path), config(tmp_path, "metrics-server"))
+    ]
+    assert [len(aggregators) for aggregators in served] == [1, 0]
