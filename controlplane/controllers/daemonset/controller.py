@@ -10,17 +10,15 @@ from functools import partial
 from typing import Any
 
 from controlplane.client.base import Change, Object, Reads
-from controlplane.controllers import revisions
 from controlplane.controllers.daemonset import nodes, rollout
 from controlplane.controllers.daemonset.backoff import Replacements
 from controlplane.controllers.daemonset.rollout import Steps
 from controlplane.controllers.daemonset.view import View, by_node
-from controlplane.controllers.revisions import HASH_LABEL, History
 from controlplane.objects import selectors
 from controlplane.objects.errors import StatusError
 from controlplane.objects.meta import controller_of, is_deleting, labels, name
 from controlplane.objects.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
-from controlplane.reconcile import pods
+from controlplane.reconcile import pods, revisions
 from controlplane.reconcile.base import (
     Again,
     Controller,
@@ -32,6 +30,7 @@ from controlplane.reconcile.base import (
     Write,
 )
 from controlplane.reconcile.ownership import claim
+from controlplane.reconcile.revisions import HASH_LABEL, History
 
 BURST = 250  # pods made or deleted in one pass
 _ALWAYS = frozenset(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from controlplane.client.base import Object
-from controlplane.controllers.revisions import HASH_LABEL
 from controlplane.objects import node_selectors
 from controlplane.objects.meta import annotations, name
 from controlplane.reconcile import pods
+from controlplane.reconcile.revisions import HASH_LABEL
 
 GENERATION = "deprecated.daemonset.template.generation"
 GENERATION_LABEL = "pod-template-generation"

@@ -10,10 +10,10 @@ from typing import Any
 
 from controlplane.client.base import Object
 from controlplane.controllers.daemonset.nodes import Fit, target
-from controlplane.controllers.deployment.sizes import scaled
-from controlplane.controllers.revisions import HASH_LABEL
 from controlplane.objects.meta import is_deleting, labels
 from controlplane.reconcile import pods
+from controlplane.reconcile.amounts import scaled
+from controlplane.reconcile.revisions import HASH_LABEL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ Source: the Deployment API documentation ("Rolling Update Deployment",
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from controlplane.client.base import Object
 from controlplane.controllers.deployment.revisions import desired_of, maximum_of, replicas_of
+from controlplane.reconcile.amounts import scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +44,6 @@ def limits(deployment: Object) -> Limits:
         # Both may round to zero; without one of them no update would ever proceed.
         unavailable = 1
     return Limits(desired, surge, min(unavailable, desired))
-
-
-def scaled(value: Any, total: int, *, up: bool) -> int:
-    """An IntOrString against a total; percentages round as told."""
-    if isinstance(value, int):
-        return value
-    percent = int(str(value).rstrip("%")) * total / 100
-    return math.ceil(percent) if up else math.floor(percent)
 
 
 def total_replicas(sets: Sequence[Object]) -> int:

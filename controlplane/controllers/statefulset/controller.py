@@ -11,9 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from controlplane.client.base import Change, Object, Reads
-from controlplane.controllers import revisions
-from controlplane.controllers.deployment.sizes import scaled
-from controlplane.controllers.revisions import History
 from controlplane.controllers.statefulset import claims, identity, status
 from controlplane.controllers.statefulset.view import View
 from controlplane.objects import selectors
@@ -25,7 +22,8 @@ from controlplane.objects.resources import (
     PODS,
     STATEFUL_SETS,
 )
-from controlplane.reconcile import pods
+from controlplane.reconcile import pods, revisions
+from controlplane.reconcile.amounts import scaled
 from controlplane.reconcile.base import (
     Again,
     Controller,
@@ -38,6 +36,7 @@ from controlplane.reconcile.base import (
     Write,
 )
 from controlplane.reconcile.ownership import claim
+from controlplane.reconcile.revisions import History
 
 REVISION_HASH = "controller.kubernetes.io/hash"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from controlplane.client.base import Object
-from controlplane.controllers.revisions import HASH_LABEL
 from controlplane.objects.meta import labels, name
 from controlplane.reconcile import pods
+from controlplane.reconcile.revisions import HASH_LABEL
 
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 POD_INDEX = "apps.kubernetes.io/pod-index"

@@ -3,9 +3,9 @@
 from typing import Any
 
 from controlplane.controllers.daemonset import controller, nodes
-from controlplane.controllers.revisions import HASH_LABEL
 from controlplane.objects.meta import rfc3339
 from controlplane.objects.resources import CONTROLLER_REVISIONS, DAEMON_SETS, EVENTS, NODES, PODS
+from controlplane.reconcile.revisions import HASH_LABEL
 from tests.fakes.running import Running, running
 
 LABELS = {"app": "agent"}

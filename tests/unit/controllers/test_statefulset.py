@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from controlplane.controllers.revisions import HASH_LABEL
 from controlplane.controllers.statefulset.controller import STATEFULSET
 from controlplane.controllers.statefulset.identity import POD_INDEX, POD_NAME
 from controlplane.objects.meta import owners, rfc3339
@@ -13,6 +12,7 @@ from controlplane.objects.resources import (
     PODS,
     STATEFUL_SETS,
 )
+from controlplane.reconcile.revisions import HASH_LABEL
 from tests.fakes.running import Running, running
 
 LABELS = {"app": "db"}
