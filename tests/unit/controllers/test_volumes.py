@@ -342,6 +342,27 @@ async def test_a_provisioner_that_waits_is_told_the_node() -> None:
         assert made.phase(PERSISTENT_VOLUMES, "pvc-1") == "Released"  # its provisioner's now
 
 
+async def test_a_pod_follows_the_node_that_its_provisioner_was_told() -> None:
+    async with cluster() as made:
+        await made.storage_class("local-path", "rancher.io/local-path", "WaitForFirstConsumer")
+        await made.volume("other", **local("n1", storageClassName="local-path"))
+        await made.until(lambda: made.phase(PERSISTENT_VOLUMES, "other") == "Available")
+        notes = {"volume.kubernetes.io/selected-node": "n2"}
+        await made.claim("c", storageClassName="local-path", selector={"matchLabels": {"a": "b"}})
+        body = {"metadata": {"annotations": notes}}
+        await made.client.patch(PERSISTENT_VOLUME_CLAIMS, "default", "c", body=body)
+        await made.pod("p", {"persistentVolumeClaim": {"claimName": "c"}})
+        await made.rest()
+        claim = made.get(PERSISTENT_VOLUME_CLAIMS, "c")
+        assert claim["metadata"]["annotations"].items() >= notes.items()
+        spec = local("n2", storageClassName="local-path", claimRef={"namespace": "default"})
+        spec["claimRef"] |= {"name": "c", "uid": claim["metadata"]["uid"]}
+        await made.volume("pvc-1", **spec)
+        await made.until(lambda: made.get(PODS, "p")["spec"].get("nodeName") == "n2")
+        await made.rest()
+        assert is_bound_to(made, "c", "pvc-1")
+
+
 async def test_a_pod_gets_a_claim_of_its_own() -> None:
     async with cluster() as made:
         template = {
