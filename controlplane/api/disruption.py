@@ -16,7 +16,7 @@ from controlplane.client.base import Object
 from controlplane.objects import selectors
 from controlplane.objects.errors import StatusError, forbidden
 from controlplane.objects.kinds import Resource
-from controlplane.objects.meta import condition, rfc3339
+from controlplane.objects.meta import condition, rfc3339, with_condition
 
 BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", True)
 _MOST_DISRUPTED = 2000
@@ -48,6 +48,34 @@ async def admit_eviction(parts: Parts, call: Call, pod: Object) -> None:
     if not _is_ready(pod) and _lets_unready_go(budget):
         return
     await _take_one(parts, call, budget["metadata"]["name"])
+
+
+async def mark_evicted(parts: Parts, call: Call) -> None:
+    """Say on the pod that it does not end by itself (KEP-3329): Jobs may not count it."""
+    now = parts.clock()
+    target = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    pod_call = Call(
+        user=call.user,
+        kind=call.kind,
+        namespace=call.namespace,
+        name=call.name,
+        subresource="status",
+        options=call.options,
+        agent=call.agent,
+    )
+
+    async def make(old: Object) -> dict[str, Any]:
+        new: dict[str, Any] = pipeline.copy(old)
+        status = new.setdefault("status", {})
+        status["conditions"] = with_condition(status.get("conditions"), target, now)
+        return new
+
+    await change(parts, pod_call, Change(make=make, prepare=prepare_status))
 
 
 def _is_ready(pod: Object) -> bool:

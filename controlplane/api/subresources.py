@@ -15,7 +15,7 @@ from controlplane.api import pipeline
 from controlplane.api.base import Operation
 from controlplane.api.call import Answer, Call, Parts
 from controlplane.api.delete import delete, delete_options
-from controlplane.api.disruption import admit_eviction
+from controlplane.api.disruption import admit_eviction, mark_evicted
 from controlplane.api.present import entry_object, present_one
 from controlplane.api.scale import get_scale, patch_scale, update_scale
 from controlplane.api.strategy import prepare_status, prepare_update
@@ -330,6 +330,8 @@ async def _evict(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
     await admit(parts, call, Operation.CREATE, body)
     pod = await entry_object(parts, call.kind, entry)
     await admit_eviction(parts, call, pod)
+    if not options.resource_version:  # what the client has seen must be what is deleted
+        await mark_evicted(parts, call)
     removal = Call(
         user=call.user,
         kind=call.kind,

@@ -329,6 +329,8 @@ async def test_an_eviction_takes_one_off_its_budget() -> None:
     assert budget["status"]["disruptionsAllowed"] == 0
     assert list(budget["status"]["disruptedPods"]) == ["p"]
     assert marked["metadata"]["deletionTimestamp"]
+    target = next(c for c in marked["status"]["conditions"] if c["type"] == "DisruptionTarget")
+    assert (target["status"], target["reason"]) == ("True", "EvictionByEvictionAPI")
 
 
 async def test_apply_conflicts_name_the_field_and_its_owner() -> None:
