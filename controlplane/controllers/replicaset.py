@@ -18,6 +18,7 @@ from controlplane.objects import selectors
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
 from controlplane.objects.meta import (
+    condition,
     controller_of,
     is_deleting,
     with_condition,
@@ -108,7 +109,10 @@ def _create(this: _Pass, count: int) -> Iterator[Write]:
         yield Record(owner, "Warning", "FailedCreate", f"Error creating: {err.message}")
         status, _ = _status(owner, this.owned, this.now)
         failure = _failure("FailedCreate", err.message)
-        status["conditions"] = with_condition(status["conditions"], failure, this.now)
+        # The first failure is told and kept: each names another pod, and a status that
+        # always changes would bring the owner back at once instead of with back-off.
+        if condition(owner, "ReplicaFailure") is None:
+            status["conditions"] = with_condition(status["conditions"], failure, this.now)
         yield from _write_status(this.flavour, owner, status)
 
     for _ in range(min(count, BURST)):

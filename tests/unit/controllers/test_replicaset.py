@@ -169,6 +169,26 @@ async def test_what_cannot_be_created_is_a_condition_until_it_can() -> None:
         assert condition({"status": status(run)}, "ReplicaFailure") is None
 
 
+async def test_a_refusal_in_other_words_does_not_change_the_status_again() -> None:
+    world = World()
+    attempts = 0
+
+    def refuse(verb: str, resource: Resource, body: Object) -> None:
+        nonlocal attempts
+        if (verb, resource) == ("create", PODS):
+            attempts += 1
+            raise forbidden("pods", f"web-{attempts}", "exceeded quota: q")
+
+    world.refuse = refuse
+    world.put(REPLICA_SETS, replica_set(1))
+    async with running(REPLICASET, world=world) as run:
+        await run.advance(1)
+        first, tried = status(run), attempts
+        await run.advance(60)
+        assert attempts > tried
+        assert status(run) == first
+
+
 async def test_replication_controllers_select_by_a_plain_map() -> None:
     async with running(REPLICATIONCONTROLLER) as run:
         body = replica_set(2)
