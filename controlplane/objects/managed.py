@@ -175,10 +175,15 @@ def _encode(entry: Entry) -> dict[str, Any]:
         "apiVersion": entry.api_version,
         "time": entry.time,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.fields,
+        "fieldsV1": _sorted(entry.fields),
         "subresource": entry.subresource,
     }
     return {key: value for key, value in encoded.items() if value != ""}
+
+
+def _sorted(fields: Set) -> dict[str, Any]:
+    """As upstream writes sets: clients compare them as text."""
+    return {step: _sorted(fields[step]) for step in sorted(fields)}
 
 
 def _order(entry: Entry) -> tuple[str, ...]:

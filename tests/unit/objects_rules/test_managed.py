@@ -40,6 +40,12 @@ def test_a_creator_owns_everything_but_what_the_server_sets() -> None:
     ]
 
 
+def test_the_fields_come_in_the_order_in_which_clients_compare_them() -> None:
+    after = tracked(None, deployment(spec={"replicas": 1, "paused": True}), "me")
+    (entry,) = after["metadata"]["managedFields"]
+    assert list(entry["fieldsV1"]["f:spec"]) == [".", "f:paused", "f:replicas"]
+
+
 def test_an_update_takes_what_it_changes() -> None:
     live = tracked(None, deployment(spec={"replicas": 1, "paused": True}), "one")
     new = clone(live)
