@@ -3,8 +3,6 @@
 import base64
 import json
 
-import pytest
-
 from tests.e2e.conftest import Space
 
 MADE = (
@@ -206,8 +204,3 @@ def test_the_administrator_is_who_the_certificate_says(space: Space) -> None:
         "groups"
     ] == ["system:masters", "system:authenticated"]
     assert space.kubectl("auth", "can-i", "*", "*") == "yes\n"
-
-
-@pytest.mark.parametrize("command", ["top nodes", "top pods"])
-def test_usage_is_refused_by_name_while_there_are_no_metrics(space: Space, command: str) -> None:
-    assert space.refused(*command.split()) == "error: Metrics API not available"
