@@ -7,11 +7,17 @@ Source: the API concept "Owners and Dependents"; upstream's controller_ref_manag
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from controlplane.client.base import Object
 from controlplane.objects.kinds import Resource
-from controlplane.objects.meta import controller_of, controller_reference, is_deleting
+from controlplane.objects.meta import (
+    controller_of,
+    controller_reference,
+    finalizers,
+    is_deleting,
+)
 from controlplane.reconcile.base import Patch
 
 
@@ -20,12 +26,15 @@ def claim(
     resource: Resource,
     candidates: Iterable[Object],
     matches: Callable[[Mapping[str, str]], bool],
+    *,
+    finalizer: str = "",
 ) -> tuple[list[Object], list[Patch]]:
     """
     The candidates that belong to the owner, and what to write so that it shows.
 
     An orphan to be adopted already counts as owned. Nothing is adopted by, or
     released from, an owner that is being deleted: the garbage collector decides then.
+    What is let go loses ``finalizer`` too: nobody else would take it off.
     """
     owned: list[Object] = []
     patches: list[Patch] = []
@@ -41,7 +50,7 @@ def claim(
             if fits or leaving:
                 owned.append(item)
             else:
-                patches.append(_release(resource, item, uid))
+                patches.append(_release(resource, item, uid, finalizer))
         elif fits and not leaving and not is_deleting(item):
             owned.append(item)
             patches.append(_adopt(resource, item, owner))
@@ -57,9 +66,13 @@ def _adopt(resource: Resource, item: Object, owner: Object) -> Patch:
     return set_owners(resource, item, [*others, controller_reference(owner)])
 
 
-def _release(resource: Resource, item: Object, uid: str) -> Patch:
+def _release(resource: Resource, item: Object, uid: str, finalizer: str) -> Patch:
     references = item["metadata"]["ownerReferences"]
-    return set_owners(resource, item, [r for r in references if r["uid"] != uid])
+    patch = set_owners(resource, item, [r for r in references if r["uid"] != uid])
+    if finalizer not in finalizers(item):
+        return patch
+    kept = [f for f in finalizers(item) if f != finalizer]
+    return replace(patch, body={"metadata": {**patch.body["metadata"], "finalizers": kept}})
 
 
 def set_owners(resource: Resource, item: Object, references: list[Mapping[str, Any]]) -> Patch:

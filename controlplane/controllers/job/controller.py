@@ -67,7 +67,8 @@ def _reconcile(key: Key, reads: Reads, now: datetime) -> Iterator[Write]:
     if job["spec"].get("managedBy", CONTROLLER_NAME) != CONTROLLER_NAME:
         return
     selector = selectors.of_object(job["spec"].get("selector"))
-    owned, patches = claim(job, PODS, reads.list(PODS, key.namespace), selector.matches)
+    candidates = reads.list(PODS, key.namespace)
+    owned, patches = claim(job, PODS, candidates, selector.matches, finalizer=FINALIZER)
     yield from patches
     counted = tally.take(job, owned)
     if is_true(job, "Complete") or is_true(job, "Failed"):

@@ -245,3 +245,16 @@ def test_indexes_are_written_as_ranges() -> None:
     assert indexes.text_of({0, 2, 3, 4, 7}) == "0,2-4,7"
     assert indexes.parse("0,2-4,7", 4) == {0, 2, 3}
     assert indexes.parse("", 4) == set()
+
+
+async def test_a_pod_that_no_longer_matches_is_let_go_and_not_counted_any_more() -> None:
+    async with running(JOB) as run:
+        run.world.put(JOBS, job())
+        await run.settle()
+        (name,) = running_pods(run)
+        assert run.world.objects["", "pods", "default", name]["metadata"]["finalizers"]
+        run.world.change(PODS, "default", name, metadata={"labels": None})
+        await run.settle()
+        left = run.world.objects["", "pods", "default", name]["metadata"]
+        assert not left.get("ownerReferences")
+        assert not left.get("finalizers")
