@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from controlplane.api.admission.registry import default_admissions
 from controlplane.api.admission.resource_quota import ResourceQuota
-from controlplane.api.admission.stored_only import StoredOnly
+from controlplane.api.admission.unsupported import Unsupported
 from controlplane.api.authn import (
     BootstrapTokenAuthenticator,
     CertificateAuthenticator,
@@ -156,7 +156,7 @@ def _parts(base: Foundation, last_admission: Admission) -> Parts:
             ),
             Definitions(),
             Values(base.schemas),
-            StoredOnly(),
+            Unsupported(),
             last_admission,
         ),
         reviews=StandardReviews(

@@ -1,11 +1,12 @@
-"""What is stored and not acted on is said with each write."""
+"""What is not supported is refused by name; what nobody acts on is said with each write."""
 
 from typing import Any
 
 import pytest
 
-from controlplane.api.admission.stored_only import NOT_ACTED_ON, StoredOnly
+from controlplane.api.admission.unsupported import NOT_ACTED_ON, REFUSED, Unsupported
 from controlplane.api.base import AdmissionRequest, Operation, User
+from controlplane.objects.errors import StatusError
 from controlplane.objects.facts import builtin_kinds
 from controlplane.objects.kinds import Kind
 from tests.fakes.reads import World
@@ -31,7 +32,7 @@ def request(kind: Kind, body: dict[str, Any], operation: Operation) -> Admission
 
 async def warnings(kind: str, body: dict[str, Any], operation: Operation) -> list[str]:
     asked = request(KINDS[kind], body, operation)
-    await StoredOnly().validate(asked)
+    await Unsupported().validate(asked)
     return asked.warnings
 
 
@@ -41,12 +42,20 @@ async def test_each_kind_on_the_list_is_served_and_warned_of(kind: str) -> None:
     assert said == f"{KINDS[kind].kind} is stored, but {NOT_ACTED_ON[kind]}"
 
 
-async def test_only_relayed_api_services_are_warned_of() -> None:
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+async def test_what_the_server_would_have_to_do_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(StatusError, match="Pinnace does not support admission") as caught:
+        await warnings(kind, {}, Operation.CREATE)
+    assert (caught.value.code, caught.value.reason) == (501, "NotImplemented")
+
+
+async def test_only_api_services_that_are_to_be_relayed_are_refused() -> None:
     kind = "apiservices.apiregistration.k8s.io"
-    assert await warnings(kind, {"spec": {"service": {"name": "x"}}}, Operation.UPDATE)
+    with pytest.raises(StatusError, match="aggregated API servers"):
+        await warnings(kind, {"spec": {"service": {"name": "x"}}}, Operation.UPDATE)
     assert not await warnings(kind, {"spec": {}}, Operation.UPDATE)
 
 
-async def test_deletions_and_other_kinds_are_not() -> None:
+async def test_deletions_and_other_kinds_pass() -> None:
     assert not await warnings("networkpolicies.networking.k8s.io", {}, Operation.DELETE)
     assert not await warnings("pods", {}, Operation.CREATE)
