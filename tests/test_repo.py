@@ -34,3 +34,12 @@ def test_no_module_is_a_drawer_for_leftovers() -> None:
 def test_lock_files_name_no_index() -> None:
     for path in ROOT.glob("requirements/*.txt"):
         assert not re.search(r"https?://", path.read_text()), f"{path}: names an index"
+
+
+def test_the_readme_maps_every_folder() -> None:
+    text = (ROOT / "README.md").read_text()
+    made = {"build", "dist"}
+    for path in ROOT.iterdir():
+        shown = path.is_dir() and not path.name.startswith((".", "__")) and path.name not in made
+        if shown and path.suffix != ".egg-info":
+            assert f"`{path.name}/`" in text, f"{path.name}/ is not in the README"
