@@ -58,6 +58,15 @@ FLAGS: tuple[Flag, ...] = (
     _server("write-kubeconfig-mode", "0600", "its file mode"),
     _server("datastore-endpoint", "", "another datastore than the embedded SQLite"),
     Flag("disable", (), "packaged components and AddOns to leave out"),
+    Flag("disable-network-policy", False, "enforce no network policies"),
+    Flag(
+        "network-policy-fail",
+        "closed",
+        "a pod whose policies could not be loaded in time: closed waits on, open starts",
+    ),
+    _server("disable-helm-controller", False, "leave HelmCharts to somebody else"),
+    Flag("default-local-storage-path", "", "local-path volumes; default: <data-dir>/storage"),
+    Flag("servicelb-namespace", "kube-system", "of the pods of the service load balancer"),
     Flag("node-name", "", "name of this node; default: the host name"),
     Flag("node-ip", (), "addresses of this node; default: found out"),
     Flag("node-external-ip", (), "addresses of this node seen from outside"),
@@ -81,10 +90,10 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
     """
     advertise-port agent-token agent-token-file airgap-extra-registry alsologtostderr cluster-init
     cluster-reset cluster-reset-restore-path container-runtime-endpoint datastore-cafile
-    datastore-certfile datastore-keyfile default-local-storage-path default-runtime disable-agent
+    datastore-certfile datastore-keyfile default-runtime disable-agent
     disable-apiserver disable-apiserver-lb disable-cloud-controller disable-controller-manager
-    disable-default-registry-endpoint disable-etcd disable-helm-controller disable-kube-proxy
-    disable-network-policy disable-scheduler docker egress-selector-mode embedded-registry
+    disable-default-registry-endpoint disable-etcd disable-kube-proxy
+    disable-scheduler docker egress-selector-mode embedded-registry
     enable-pprof etcd-arg etcd-disable-snapshots etcd-expose-metrics etcd-s3 etcd-snapshot-dir
     etcd-snapshot-compress etcd-snapshot-name etcd-snapshot-retention etcd-snapshot-schedule-cron
     flannel-backend flannel-cni-conf flannel-conf flannel-external-ip flannel-iface
@@ -93,7 +102,7 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
     kube-cloud-controller-manager-arg kube-controller-manager-arg kube-proxy-arg
     kube-scheduler-arg kubelet-arg lb-server-port log node-external-dns node-internal-dns
     nonroot-devices prefer-bundled-bin private-registry protect-kernel-defaults rootless
-    secrets-encryption secrets-encryption-provider selinux servicelb-namespace snapshotter
+    secrets-encryption secrets-encryption-provider selinux snapshotter
     supervisor-metrics tls-san-security vmodule vpn-auth vpn-auth-file with-node-id
     write-kubeconfig-group
     """.split()

@@ -21,7 +21,15 @@ _PROXY = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     kubeconfig: Path  # <data-dir>/agent/operators.kubeconfig
-    disable: frozenset[str]  # "servicelb"; helm cannot be disabled
+    operators: frozenset[str]  # the operators of this process, by the name of their folder
+    disable: frozenset[str]  # of --disable: "servicelb", "local-storage", …
+    native: bool  # on a node of Pinnace, which does itself what elsewhere takes pods
+    node_name: str  # the node that this process may touch; "": none
+    namespace: str  # of DaemonSets and helper pods
+    data_dir: Path
+    run_dir: Path  # sockets between this process and the agent
+    storage_dir: Path  # where local-path volumes go when their configuration names no place
+    network_policy_fail: str  # "closed" | "open"
     kubernetes_api: str  # host:port, for %{KUBERNETES_API}% in chart addresses
     python: str  # runs the worker programs
     program_dir: Path  # the folder that holds this package
@@ -44,15 +52,32 @@ class Credentials:
 def from_settings(settings: Mapping[str, Any]) -> Config:
     """``settings`` is complete: the node daemon has filled in every default."""
     address = str(settings.get("server") or "").removeprefix("https://").rstrip("/")
+    data = Path(settings["data-dir"])
     return Config(
-        kubeconfig=Path(settings["data-dir"]) / "agent" / "operators.kubeconfig",
+        kubeconfig=data / "agent" / "operators.kubeconfig",
+        operators=_operators(settings, agent=bool(address)),
         disable=frozenset(settings["disable"]),
+        native=True,
+        node_name=settings["node-name"],
+        namespace=settings["servicelb-namespace"],
+        data_dir=data,
+        run_dir=Path(settings["run-dir"]),
+        storage_dir=Path(settings["default-local-storage-path"] or data / "storage"),
+        network_policy_fail=settings["network-policy-fail"],
         kubernetes_api=address or f"127.0.0.1:{settings['https-listen-port']}",
         python=sys.executable,
         program_dir=Path(__file__).resolve().parent.parent,
         proxy={name: value for name, value in os.environ.items() if name.upper() in _PROXY},
         path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     )
+
+
+def _operators(settings: Mapping[str, Any], *, agent: bool) -> frozenset[str]:
+    """On an agent only those that look after their own node."""
+    found = set() if agent else {"helm", "servicelb"}
+    if settings["disable-helm-controller"]:
+        found.discard("helm")
+    return frozenset(found)
 
 
 def read_kubeconfig(path: Path) -> Credentials:

@@ -8,6 +8,7 @@ state of their own, so whatever goes wrong here is mended by starting over.
 """
 
 import asyncio
+import importlib
 import logging
 import signal
 import sys
@@ -17,13 +18,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from operators.base import Operator, Parts
 from operators.client import WriterClient
 from operators.config import Config, Credentials, from_settings, read_kubeconfig
-from operators.helm import choose
-from operators.helm.apply import Charts
-from operators.helm.process import Runner
-from operators.queue import Queue
-from operators.servicelb.apply import EVERYTHING, Addresses, Known
 
 # kopf imports the official client when it finds it, for types that we do not
 # use: 19 MiB in this process for nothing. It lives in operators/writer.py.
@@ -31,9 +28,6 @@ _HIDDEN = [name for name in ("kubernetes", "kubernetes_asyncio") if name not in 
 sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type]
 try:
     import kopf
-
-    from operators.helm import handlers as helm_handlers
-    from operators.servicelb import handlers as servicelb_handlers
 finally:
     for _name in _HIDDEN:
         del sys.modules[_name]
@@ -65,9 +59,12 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     client = WriterClient(config)
     registry = kopf.OperatorRegistry()
     _login(registry, config)
-    queues = [_helm(config, client, registry), _servicelb(config, client, registry)]
+    parts = Parts(config=config, client=client, now=now, clock=time.monotonic)
+    operators = [_operator(name, parts) for name in sorted(config.operators)]
+    for operator in operators:
+        operator.register(registry)
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(queue.run()) for queue in queues]
+        running = [tasks.create_task(operator.run()) for operator in operators]
         running.append(tasks.create_task(_call_when(started, ready)))
         # kopf takes what is not running yet for its own, and waits for it at the end.
         for _ in range(3):
@@ -78,21 +75,10 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
     await client.close()
 
 
-def _helm(config: Config, client: WriterClient, registry: Any) -> Queue:
-    seen = {**config.proxy, "PATH": config.path, "PYTHONPATH": str(config.program_dir)}
-    helm = choose.helm(config, Runner(seen))
-    charts = Charts(config, client, helm, now=now, clock=time.monotonic)
-    queue = Queue("HelmChart", charts.reconcile)
-    helm_handlers.register(registry, queue.add)
-    return queue
-
-
-def _servicelb(config: Config, client: WriterClient, registry: Any) -> Queue:
-    known = Known(lambda: queue.add(EVERYTHING))
-    addresses = Addresses(client, known, disabled="servicelb" in config.disable, now=now)
-    queue = Queue("LoadBalancer", addresses.reconcile, workers=1)
-    servicelb_handlers.register(registry, known)
-    return queue
+def _operator(name: str, parts: Parts) -> Operator:
+    """Imported only where it runs: an operator that is off takes no memory."""
+    operator: Operator = importlib.import_module(f"operators.{name}.run").operator(parts)
+    return operator
 
 
 async def _watch_until_told(registry: Any, started: asyncio.Event) -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from operators.config import Config
 from operators.helm.apply import Charts
 from operators.helm.base import HelmError
 from operators.helm.plan import FINALIZER, UNMANAGED
 from tests.fakes.operators_api import FakeApi, FakeHelm
+from tests.fakes.operators_config import config as told
 
 KEY = "kube-system/web"
 PATH = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts/web"
@@ -27,14 +27,12 @@ class World:
         self.helm = FakeHelm(self.api)
         self.seconds = 0.0
         kubeconfig.write_text(KUBECONFIG)
-        config = Config(
+        config = told(
             kubeconfig=kubeconfig,
-            disable=frozenset(),
             kubernetes_api="127.0.0.1:6443",
             python="",
             program_dir=Path("/"),
             path="",
-            proxy={},
         )
         self.charts = Charts(
             config, self.api, self.helm, now=lambda: NOW, clock=lambda: self.seconds

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from operators.config import Config
 from operators.helm.base import HelmError, Job, Release, Source, Target
 from operators.helm.binary import Binary, chart_arguments
 from operators.helm.process import Runner
+from tests.fakes.operators_config import config as told
 
 TARGET = Target(name="web", namespace="apps", driver="configmap", timeout=60)
 JOB = Job(
@@ -22,14 +22,12 @@ JOB = Job(
     server_side="true",
     force_conflicts=True,
 )
-CONFIG = Config(
+CONFIG = told(
     kubeconfig=Path("/k"),
-    disable=frozenset(),
     kubernetes_api="",
     python="",
     program_dir=Path("/"),
     path="/usr/bin:/bin",
-    proxy={},
 )
 RELEASE = {
     "name": "web",

@@ -16,18 +16,17 @@ from operators.config import Config
 from operators.helm.base import HelmError, Job, Source, Target
 from operators.helm.library import Library
 from operators.helm.process import Runner
+from tests.fakes.operators_config import config as told
 
 ROOT = Path(__file__).parent.parent.parent.parent
 HELLO = Source(content=base64.b64encode(pack(ROOT / "charts" / "hello")).decode())
 JOB = Job(target=Target(name="web", namespace="default", timeout=20), source=HELLO)
-CONFIG = Config(
+CONFIG = told(
     kubeconfig=Path("/nonexistent/kubeconfig"),
-    disable=frozenset(),
     kubernetes_api="127.0.0.1:1",
     python=sys.executable,
     program_dir=ROOT,
     path="/usr/bin:/bin",
-    proxy={},
 )
 
 

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from charts import pack
-from operators.config import Config
 from operators.helm.base import HelmError, Job, Source, Target
 from operators.helm.library import Library
 from operators.helm.process import Runner
+from tests.fakes.operators_config import config as told
 
 ROOT = Path(__file__).parent.parent.parent.parent
 ARCHIVE = pack(ROOT / "charts" / "hello")
@@ -149,14 +149,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
 
 
 async def template(source: Source) -> str:
-    config = Config(
+    config = told(
         kubeconfig=Path("/nonexistent"),
-        disable=frozenset(),
         kubernetes_api="",
         python=sys.executable,
         program_dir=ROOT,
         path="/usr/bin:/bin",
-        proxy={},
     )
     runner = Runner({"PATH": config.path, "PYTHONPATH": str(ROOT)})
     target = Target(name="web", namespace="default", timeout=20)

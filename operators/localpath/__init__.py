@@ -1,0 +1,5 @@
+"""
+Local-path storage: claims of the provisioner ``rancher.io/local-path`` become folders of a node.
+
+K3s's names and configuration, with a size that is enforced.
+"""

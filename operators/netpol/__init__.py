@@ -1,0 +1,1 @@
+"""Network policy: what NetworkPolicies allow becomes rules in this node's kernel."""
