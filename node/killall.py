@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from node.config import Config, from_settings
+from node.host import mounts
+from node.kubelet import localpath
 from node.supervise.preflight import lock
 
 LINKS = ("cni0", "pinnace-dns", "flannel.1")
@@ -63,13 +65,15 @@ def _kill_pods(socket: Path) -> int:
 def _unmount(config: Config) -> int:
     places = (str(config.run_dir), str(config.pods_dir), "/run/netns/cni-")
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    mounts = [line.split()[4] for line in lines]
-    ours = [mount for mount in mounts if mount.startswith(places)]
+    ours = [mount for line in lines if (mount := line.split()[4]).startswith(places)]
     for mount in reversed(ours):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
         if mount.startswith("/run/netns/cni-"):
             Path(mount).unlink(missing_ok=True)
-    return len(ours)
+    images = localpath.mounted(localpath.mark(config.pods_dir))
+    for point in images:
+        mounts.unmount(point, detach=True)  # its loop device goes with it
+    return len(ours) + len(images)
 
 
 def _remove_network() -> None:

@@ -191,6 +191,9 @@ class Hands:
             return
         try:
             config = await self._describe(step, container, image, place)
+        except VolumeError as err:
+            self._unmounted(step.name, pod, err)
+            return
         except (ConfigError, ValueError, OSError, Waiting) as err:
             self._problem(step.name, about, "CreateContainerConfigError", err)
             return
@@ -233,12 +236,10 @@ class Hands:
         values = env.build(
             pod, container, services=services, data=data, ips=view.ips, settings=parts.settings
         )
-        own, devices = await asyncio.to_thread(parts.volumes.mounts, pod, container, ready, values)
+        own = await asyncio.to_thread(parts.volumes.mounts, pod, container, ready, values)
         extra = await asyncio.to_thread(self._extra_mounts, step, pod, container, view)
         target = self._target(container, view)
-        given = spec.Given(
-            image=image, env=values, mounts=(*own, *extra), devices=devices, target=target
-        )
+        given = spec.Given(image=image, env=values, mounts=(*own, *extra), target=target)
         return spec.container_config(pod, container, step.attempt, given, settings=parts.settings)
 
     def _target(self, container: Mapping[str, Any], view: PodView) -> str:
@@ -324,6 +325,14 @@ class Hands:
         self._parts.recorder.record(about, "Warning", "Failed", f"Error: {err}")
         due = self._parts.clock() + again
         self._memory.problems[name] = Problem(reason, str(err), due, again)
+
+    def _unmounted(self, name: str, pod: Object, err: VolumeError) -> None:
+        """A volume is gone that was there when the pod began."""
+        self._parts.recorder.record(pod, "Warning", "FailedMount", str(err))
+        known = self._memory.problems.get(name)
+        delay = min(_POD_LONGEST, 2 * known.delay) if known else _POD_FIRST
+        due = self._parts.clock() + delay
+        self._memory.problems[name] = Problem("ContainerCreating", str(err), due, delay)
 
     def _image_problem(
         self, container: Mapping[str, Any], about: Object, err: ImageProblem

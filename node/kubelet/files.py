@@ -158,17 +158,21 @@ def own_by_group(folder: Path, group: int) -> None:
     for root, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             _give(Path(root) / name, group)
-    _give(folder, group)
+    _give(folder, group)  # last, so that it is done only when all of it is
+
+
+def is_owned_by_group(folder: Path, group: int) -> bool:
+    """As far as its top tells: fsGroupChangePolicy OnRootMismatch (KEP-695)."""
+    info = folder.stat()
+    return info.st_gid == group and info.st_mode & 0o2770 == 0o2770
 
 
 def _give(path: Path, group: int) -> None:
     info = path.lstat()
-    if stat.S_ISLNK(info.st_mode):
-        os.lchown(path, -1, group)
-        return
-    os.chown(path, -1, group)
-    extra = 0o2070 if stat.S_ISDIR(info.st_mode) else 0o060
-    path.chmod(stat.S_IMODE(info.st_mode) | extra)
+    os.lchown(path, -1, group)
+    if not stat.S_ISLNK(info.st_mode):
+        extra = 0o2770 if stat.S_ISDIR(info.st_mode) else 0o660
+        path.chmod(stat.S_IMODE(info.st_mode) | extra)
 
 
 def bind_subpath(volume: Path, subpath: str, target: Path, *, readonly: bool) -> Path:
@@ -176,8 +180,9 @@ def bind_subpath(volume: Path, subpath: str, target: Path, *, readonly: bool) ->
     Bind ``subpath`` of a volume at ``target`` so that no later symlink can move it elsewhere.
 
     Links inside the volume are followed as long as they stay inside; what is missing is made
-    as a folder. Raise ValueError for an escape. A bind mount of an opened descriptor, because
-    the container that owns the volume may swap a path between the check and the mount.
+    as a folder with the permissions of the volume's own. Raise ValueError for an escape. A bind
+    mount of an opened descriptor, because the container that owns the volume may swap a path
+    between the check and the mount.
     """
     top = volume.resolve()
     wanted = Path(os.path.normpath(top / subpath)).resolve()
@@ -196,11 +201,18 @@ def bind_subpath(volume: Path, subpath: str, target: Path, *, readonly: bool) ->
     return target
 
 
+def _set_mode(folder: int, mode: int) -> None:
+    """Whatever the umask was; a folder that was opened as a path only has no fchmod."""
+    kept = os.fstat(folder).st_mode & stat.S_ISGID  # inherited
+    os.chmod(f"/proc/self/fd/{folder}", mode | kept)  # noqa: PTH101 - a descriptor, not a path
+
+
 @contextlib.contextmanager
 def _opened(top: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[int]:
     """A descriptor of the path, each step opened without following links."""
     flags = os.O_PATH | os.O_NOFOLLOW
     descriptor = os.open(top, flags)
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o777
     try:
         for part in parts:
             try:
@@ -208,8 +220,9 @@ def _opened(top: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[int]:
             except FileNotFoundError:
                 if not make:
                     raise
-                os.mkdir(part, 0o755, dir_fd=descriptor)
+                os.mkdir(part, mode, dir_fd=descriptor)
                 following = os.open(part, flags, dir_fd=descriptor)
+                _set_mode(following, mode)
             os.close(descriptor)
             descriptor = following
             if stat.S_ISLNK(os.fstat(descriptor).st_mode):

@@ -120,7 +120,9 @@ class Kubelet:
             settings=settings,
             reads=self._reads,
             sources=sources,
-            volumes=Volumes(self._client, sources, settings),
+            volumes=Volumes(
+                self._client, sources, settings, reads=self._reads, recorder=self.recorder
+            ),
             images=Images(self.runtime, sources, self.recorder),
             recorder=self.recorder,
             gate=self._gate,

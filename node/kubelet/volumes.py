@@ -1,29 +1,31 @@
 """
 The volumes of a pod: what each is on the host, what it holds, and where a container sees it.
 
-Served: emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims bound to
-hostPath or local volumes. Everything else is refused by name with a FailedMount event.
+Served: emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims (generic
+ephemeral ones too) bound to hostPath or local volumes. Everything else is refused by name with a
+FailedMount event.
 """
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controlplane.client.base import Client, Object, Unreachable
+from controlplane.client.base import Client, Object, Reads, Unreachable
 from controlplane.objects import quantity
 from controlplane.objects.errors import StatusError
-from node.cri.base import Device, Mount, Propagation
+from node.cri.base import Mount, Propagation
 from node.kubelet import env as environment
 from node.kubelet import files, trust
-from node.kubelet.base import CLAIMS, VOLUMES, Settings, uid_of
+from node.kubelet.base import Recorder, Settings, all_containers, uid_of
+from node.kubelet.claims import Claimed, Claims
 from node.kubelet.files import File
 from node.kubelet.sources import Sources, Waiting
 
 _PROJECTED = {"configMap", "secret", "downwardAPI", "projected"}
+_CLAIMED = {"persistentVolumeClaim", "ephemeral"}
 _IN_MEMORY = {"secret", "projected"}  # never on a card that can be taken out
 _PLUGIN = {
     "emptyDir": "empty-dir",
@@ -49,8 +51,8 @@ class Ready:
 
     paths: Mapping[str, Path]
     readonly: frozenset[str] = frozenset()
-    devices: frozenset[str] = frozenset()
     refresh_at: float | None = None  # epoch; when a token has to be renewed
+    claims: Mapping[str, Claimed] = field(default_factory=dict)  # by the volume's name
 
 
 def _kind(volume: Mapping[str, Any]) -> str:
@@ -69,67 +71,69 @@ def fs_group(pod: Object) -> int | None:
 class Volumes:
     """Prepares and removes; without state besides what is on the disk."""
 
-    def __init__(self, client: Client, sources: Sources, settings: Settings) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: Client,
+        sources: Sources,
+        settings: Settings,
+        *,
+        reads: Reads,
+        recorder: Recorder,
+    ) -> None:
         self._sources = sources
         self._settings = settings
+        self._claims = Claims(client, reads, settings, recorder)
 
     async def prepare(self, pod: Object, ips: Sequence[str] = ()) -> Ready:
         """Make or update every volume; raise :class:`VolumeError` for the first that is missing."""
-        paths: dict[str, Path] = {}
-        readonly, devices, refresh = set(), set(), []
+        _refuse_devices(pod)
+        made = _Made()
         for volume in pod["spec"].get("volumes", ()):
             name, kind = volume["name"], _kind(volume)
             try:
                 if kind in _PROJECTED:
                     path, again = await self._projected(pod, volume, kind)
-                    refresh += [again] if again else []
-                    readonly.add(name)
+                    made.refresh += [again] if again else []
+                    made.readonly.add(name)
+                elif kind in _CLAIMED:
+                    path = await self._claimed(pod, volume, made)
                 else:
-                    path, locked = await self._plain(pod, volume, kind)
-                    readonly |= {name} if locked else set()
+                    path = await self._plain(pod, volume, kind)
             except (ValueError, OSError, StatusError, Unreachable, Waiting) as err:
-                raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {err}') from err
-            paths[name] = path
-            if _is_block(path):
-                devices.add(name)
-        return Ready(paths, frozenset(readonly), frozenset(devices), min(refresh, default=None))
+                raise _failed(name, err) from err
+            made.paths[name] = path
+        return made.ready()
 
-    async def _plain(self, pod: Object, volume: Mapping[str, Any], kind: str) -> tuple[Path, bool]:
+    async def _plain(self, pod: Object, volume: Mapping[str, Any], kind: str) -> Path:
         source = volume.get(kind) or {}
         match kind:
             case "emptyDir":
                 path = _folder(pod, self._settings, volume)
                 await asyncio.to_thread(_empty_dir, path, source, fs_group(pod))
-                return path, False
             case "hostPath":
                 path = Path(source["path"])
                 await asyncio.to_thread(_host_path, path, source.get("type", ""))
-                return path, False
-            case "persistentVolumeClaim":
-                path = await self._claimed(pod, source["claimName"])
-                return path, bool(source.get("readOnly"))
             case _:
                 raise ValueError(f"Pinnace does not support volumes of type {kind}")
+        return path
 
-    async def _claimed(self, pod: Object, name: str) -> Path:
-        namespace = pod["metadata"]["namespace"]
-        claim = await self._client.get(CLAIMS, namespace, name)
-        bound = claim["spec"].get("volumeName")
-        if not bound or claim.get("status", {}).get("phase") != "Bound":
-            raise ValueError(f"PVC {namespace}/{name} is not bound")
-        spec = (await self._client.get(VOLUMES, "", bound))["spec"]
-        for kind in ("hostPath", "local"):
-            if kind in spec:
-                path = Path(spec[kind]["path"])
-                type_ = spec[kind].get("type", "") if kind == "hostPath" else "Directory"
-                await asyncio.to_thread(_host_path, path, type_)
-                group = fs_group(pod)
-                if group is not None and kind == "local":
-                    await asyncio.to_thread(files.own_by_group, path, group)
-                return path
-        kinds = spec.keys() - {"capacity", "accessModes", "claimRef", "storageClassName"}
-        raise ValueError(f"Pinnace does not support persistent volumes of type {', '.join(kinds)}")
+    async def _claimed(self, pod: Object, volume: Mapping[str, Any], made: "_Made") -> Path:
+        name, source = volume["name"], volume.get("persistentVolumeClaim")
+        if source is not None:
+            found = await self._claims.find(pod, source["claimName"], template=False)
+        else:
+            claim = f"{pod['metadata']['name']}-{name}"
+            found = await self._claims.find(pod, claim, template=True)
+        if found.backing is not None:
+            await self._claims.mount(found.backing)
+        else:
+            await asyncio.to_thread(_host_path, found.path, found.type)
+        if source is not None and source.get("readOnly"):
+            made.readonly.add(name)
+        elif found.owned_as:
+            await asyncio.to_thread(self._claims.own, pod, found)
+        made.claims[name] = found
+        return found.path
 
     async def _projected(
         self, pod: Object, volume: Mapping[str, Any], kind: str
@@ -196,20 +200,33 @@ class Volumes:
 
     def mounts(
         self, pod: Object, container: Mapping[str, Any], ready: Ready, env: Mapping[str, str]
-    ) -> tuple[tuple[Mount, ...], tuple[Device, ...]]:
-        """Blocks (sub-paths are bound here). Raise ValueError or OSError where one is not right."""
+    ) -> tuple[Mount, ...]:
+        """
+        Blocks (sub-paths are bound here).
+
+        Raise ValueError or OSError where a mount is not right, VolumeError where the volume
+        is there no more.
+        """
         out = []
         for index, wanted in enumerate(container.get("volumeMounts", ())):
             name = wanted["name"]
             if name not in ready.paths:
                 raise ValueError(f'volume "{name}" is not mounted')
+            found = ready.claims.get(name)
+            if found is not None and found.backing is not None:
+                # Somebody may have unmounted it since the pod was made ready.
+                try:
+                    self._claims.ensure(found.backing)
+                except (ValueError, OSError) as err:
+                    raise _failed(name, err) from err
             path = ready.paths[name]
+            readonly = bool(wanted.get("readOnly")) or name in ready.readonly
             subpath = wanted.get("subPath", "")
             if expression := wanted.get("subPathExpr"):
                 subpath = environment.expand(expression, env)
             if subpath:
-                path = self._subpath(pod, container["name"], index, (name, path, subpath))
-            readonly = bool(wanted.get("readOnly")) or name in ready.readonly
+                top = self._settings.pods_dir / uid_of(pod) / "volume-subpaths"
+                path = _subpath(path, subpath, top / name / container["name"] / str(index))
             out.append(
                 Mount(
                     container_path=_absolute(wanted["mountPath"]),
@@ -219,33 +236,44 @@ class Volumes:
                     recursive_read_only=wanted.get("recursiveReadOnly") == "Enabled",
                 )
             )
-        devices = tuple(
-            Device(container_path=d["devicePath"], host_path=str(ready.paths[d["name"]]))
-            for d in container.get("volumeDevices", ())
-        )
-        return tuple(out), devices
+        return tuple(out)
 
-    def _subpath(
-        self, pod: Object, container: str, index: int, wanted: tuple[str, Path, str]
-    ) -> Path:
-        name, path, subpath = wanted
-        if Path(subpath).is_absolute() or ".." in Path(subpath).parts:
-            raise ValueError(f"subPath {subpath!r} must be relative and must not contain '..'")
-        top = self._settings.pods_dir / uid_of(pod) / "volume-subpaths"
-        return files.bind_subpath(
-            path, subpath, top / name / container / str(index), readonly=False
-        )
+
+@dataclass(slots=True)
+class _Made:
+    """What was made ready so far."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    readonly: set[str] = field(default_factory=set)
+    refresh: list[float] = field(default_factory=list)
+    claims: dict[str, Claimed] = field(default_factory=dict)
+
+    def ready(self) -> Ready:
+        again = min(self.refresh, default=None)
+        return Ready(self.paths, frozenset(self.readonly), again, self.claims)
+
+
+def _failed(name: str, err: Exception) -> VolumeError:
+    return VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {err}')
+
+
+def _refuse_devices(pod: Object) -> None:
+    for container in all_containers(pod):
+        if devices := container.get("volumeDevices"):
+            raise VolumeError(
+                f'MapVolume.SetUpDevice failed for volume "{devices[0]["name"]}" : '
+                "Pinnace does not support raw block volumes (volumeDevices)"
+            )
+
+
+def _subpath(volume: Path, subpath: str, target: Path) -> Path:
+    if Path(subpath).is_absolute() or ".." in Path(subpath).parts:
+        raise ValueError(f"subPath {subpath!r} must be relative and must not contain '..'")
+    return files.bind_subpath(volume, subpath, target, readonly=False)
 
 
 def _absolute(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
-
-
-def _is_block(path: Path) -> bool:
-    try:
-        return stat.S_ISBLK(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def _token_mode(pod: Object, mode: int) -> tuple[int, int | None]:

@@ -1,0 +1,214 @@
+"""Pods on volumes that are file system images, and what a group or a bad image does to them."""
+
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.host import mountinfo, mounts
+from node.kubelet.base import CLAIMS, PODS, VOLUMES
+from tests.host.kubelet.conftest import Node, pod
+
+pytestmark = pytest.mark.root
+
+SIZE = 16 << 20
+BOUND = {"spec": {"volumeName": "pv1"}, "status": {"phase": "Bound"}}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An image beside the folder that it is to be mounted on."""
+    subprocess.run(["mkfs.ext4", "-q", "-F", tmp_path / "image", str(SIZE // 1024)], check=True)
+    yield tmp_path / "data"
+    for point in mounts.mounted_below(tmp_path):
+        mounts.unmount(point, detach=True)
+
+
+def put_volume(node: Node, path: Path, image: Path | None, **more: Any) -> None:
+    notes = {"annotations": {"localpath.pinnace.dev/image": str(image)}} if image else {}
+    spec = {"local": {"path": str(path)}, **more}
+    node.api.put(CLAIMS, {"metadata": {"name": "mine", "namespace": "default"}, **BOUND})
+    node.api.put(VOLUMES, {"metadata": {"name": "pv1", **notes}, "spec": spec})
+
+
+def user(name: str, command: str = "", **more: Any) -> dict[str, Any]:
+    spec = more.pop("spec", {})
+    volumes = [{"name": "d", "persistentVolumeClaim": {"claimName": "mine"}}]
+    container = {"volumeMounts": [{"name": "d", "mountPath": "/d", **more.pop("mount", {})}]}
+    container |= more.pop("container", {})
+    return pod(name, command, spec={"volumes": volumes, **spec}, container=container, **more)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def group_and_mode(path: Path) -> tuple[int, int]:
+    info = path.stat()
+    return info.st_gid, stat.S_IMODE(info.st_mode)
+
+
+def private_file(folder: Path) -> Path:
+    """In a folder that is the group's already."""
+    folder.mkdir()
+    folder.chmod(0o2770)
+    file = folder / "file"
+    file.touch()
+    file.chmod(0o600)
+    return file
+
+
+async def test_a_pod_writes_into_the_image_and_never_into_the_folder(
+    node: Node, disk: Path
+) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    once = {"restartPolicy": "Never"}
+    made = user("writer", "echo kept > /d/file; df -k /d | tail -1", spec=once)
+    node.api.put(PODS, made)
+    await node.phase("writer", "Succeeded")
+    assert int(node.log("writer").split()[1]) < SIZE // 1024
+    assert (disk / "file").read_text() == "kept\n"
+    assert mountinfo.at(disk) is not None, "it stays mounted after the last pod"
+    mounts.unmount(disk)  # as a reboot does
+    assert names(disk) == []
+    node.api.put(PODS, user("reader", "cat /d/file", spec=once))
+    await node.phase("reader", "Succeeded")
+    assert node.log("reader") == "kept"
+
+
+async def test_without_its_image_a_pod_waits_and_the_event_says_why(node: Node, disk: Path) -> None:
+    image, away = disk.parent / "image", disk.parent / "away"
+    image.rename(away)
+    put_volume(node, disk, image)
+    node.api.put(PODS, user("early"))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    (event,) = node.api.events("FailedMount")
+    assert event["message"] == (
+        f'MountVolume.SetUp failed for volume "d" : the image of the volume is missing: {image}'
+    )
+    away.rename(image)
+    await node.ready("early")
+
+
+async def test_a_container_is_not_restarted_on_the_bare_folder(node: Node, disk: Path) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    node.api.put(PODS, user("restarter", "until [ -e /d/end ]; do sleep 0.1; done; rm /d/end"))
+    await node.ready("restarter")
+    mounts.unmount(disk, detach=True)
+    mounts.tmpfs(disk, size=1 << 20)
+    (status,) = node.status("restarter")["containerStatuses"]
+    await node.runtime.stop_container(status["containerID"].removeprefix("containerd://"), 0)
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    (waiting,) = node.status("restarter")["containerStatuses"]
+    assert waiting["restartCount"] == 0
+    assert "has tmpfs mounted, not" in node.api.events("FailedMount")[0]["message"]
+
+
+async def test_a_group_gets_a_local_volume_once_in_the_life_of_a_pod(
+    node: Node, disk: Path
+) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    security = {"fsGroup": 4321, "runAsUser": 1000, "runAsNonRoot": True}
+    node.api.put(PODS, user("grouped", "", spec={"securityContext": security}))
+    await node.ready("grouped")
+    assert group_and_mode(disk) == (4321, 0o2775)
+    # A second pod must not take the files away from the first.
+    other = {"fsGroup": 4322, "runAsUser": 1000}
+    node.api.put(PODS, user("other", spec={"securityContext": other}))
+    await node.ready("other")
+    await node.api.until(lambda: node.api.events("AlreadyMountedVolume"))
+    (event,) = node.api.events("AlreadyMountedVolume")
+    assert event["message"] == (
+        "The requested fsGroup is 4322, but the volume pv1 has GID 4321. "
+        "The volume may not be shareable."
+    )
+    assert group_and_mode(disk) == (4321, 0o2775)
+
+
+async def test_on_root_mismatch_what_lies_deeper_is_left_alone(node: Node, disk: Path) -> None:
+    put_volume(node, disk, None)
+    file = private_file(disk)
+    security = {"fsGroup": 0, "fsGroupChangePolicy": "OnRootMismatch"}
+    node.api.put(PODS, user("lazy", spec={"securityContext": security}))
+    await node.ready("lazy")
+    assert group_and_mode(file) == (0, 0o600)
+    await _gone(node, "lazy")
+    security["fsGroupChangePolicy"] = "Always"
+    node.api.put(PODS, user("eager", spec={"securityContext": security}))
+    await node.ready("eager")
+    assert group_and_mode(file) == (0, 0o660)
+
+
+async def _gone(node: Node, name: str) -> None:
+    node.api.ask_to_delete(name, 0)
+    await node.api.until(lambda: not node.api.has(PODS, "default", name))
+    await node.idle()
+
+
+async def test_the_claim_of_an_ephemeral_volume_must_be_the_pods_own(
+    node: Node, disk: Path
+) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    meta = {"name": "short-scratch", "namespace": "default"}
+    node.api.put(CLAIMS, {"metadata": meta, **BOUND})
+    volumes = [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]
+    mount = [{"name": "scratch", "mountPath": "/d"}]
+    made = pod("short", spec={"volumes": volumes}, container={"volumeMounts": mount})
+    uid = node.api.put(PODS, made)["metadata"]["uid"]
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    (event,) = node.api.events("FailedMount")
+    assert "(pod is not owner)" in event["message"]
+    owner = {"kind": "Pod", "name": "short", "uid": uid, "controller": True}
+    node.api.put(CLAIMS, {"metadata": {**meta, "ownerReferences": [owner]}, **BOUND})
+    await node.ready("short")
+    assert mountinfo.at(disk) is not None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"local": None, "nfs": {"server": "s", "path": "/"}}, "persistent volumes of type nfs"),
+        ({"volumeMode": "Block"}, "raw block volumes (volumeMode: Block)"),
+        ({"local": {"path": "/a/../b"}}, "invalid path: /a/../b must be absolute and must not"),
+        ({"claimRef": {"uid": "other"}}, "PV pv1 points to unexpected claim other"),
+    ],
+)
+async def test_what_cannot_be_mounted_is_refused_by_name(
+    node: Node, disk: Path, spec: dict[str, Any], message: str
+) -> None:
+    put_volume(node, disk, None, **spec)
+    if spec.get("local", ...) is None:
+        del node.api._objects[VOLUMES, "", "pv1"]["spec"]["local"]
+    node.api.put(PODS, user("refused"))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    assert message in node.api.events("FailedMount")[0]["message"]
+
+
+async def test_raw_block_devices_are_refused_by_name(node: Node, disk: Path) -> None:
+    put_volume(node, disk, None)
+    devices = [{"name": "d", "devicePath": "/dev/xvda"}]
+    node.api.put(PODS, user("raw", container={"volumeDevices": devices, "volumeMounts": []}))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    assert node.api.events("FailedMount")[0]["message"] == (
+        'MapVolume.SetUpDevice failed for volume "d" : '
+        "Pinnace does not support raw block volumes (volumeDevices)"
+    )
+
+
+async def test_a_folder_made_for_a_sub_path_has_the_permissions_of_the_volume(
+    node: Node, disk: Path
+) -> None:
+    volumes = [{"name": "e", "emptyDir": {}}]
+    mount = [{"name": "e", "mountPath": "/e", "subPath": "a/b"}]
+    made = pod(
+        "nobody",
+        "echo mine > /e/file && cat /e/file",
+        spec={"volumes": volumes, "restartPolicy": "Never", "securityContext": {"runAsUser": 99}},
+        container={"volumeMounts": mount},
+    )
+    node.api.put(PODS, made)
+    await node.phase("nobody", "Succeeded")
+    assert node.log("nobody") == "mine"
