@@ -26,6 +26,7 @@ class Config:
     native: bool  # on a node of Pinnace, which does itself what elsewhere takes pods
     node_name: str  # the node that this process may touch; "": none
     namespace: str  # of DaemonSets and helper pods
+    servicelb_image: str = "pinnace.dev/servicelb:1"  # of DaemonSets; K3s's works as well
     data_dir: Path
     run_dir: Path  # sockets between this process and the agent
     storage_dir: Path  # where local-path volumes go when their configuration names no place
