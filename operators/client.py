@@ -2,14 +2,16 @@
 How operators read and write objects beyond what they watch.
 
 Requests go to :mod:`operators.writer`, which is started for the first one and let
-go when none came for a while. An object is its JSON; a path is the API's.
+go when none came for a while. An object is its JSON; a path is the API's. What can be asked
+again without harm the writer asks again, for some seconds; the rest is the caller's to do.
 """
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 from operators.config import Config
 
@@ -17,14 +19,14 @@ LOG = logging.getLogger(__name__)
 
 LINGER_SECONDS = 5.0
 ANSWER_SECONDS = 90.0
-LONGEST_ANSWER = 64 * 2**20  # bytes; a list of releases is ten secrets of up to 1.5 MiB
+AT_ONCE = 8  # requests that wait for an answer; the others wait for their turn
 
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
 class ApiError(Exception):
-    """``code``: the HTTP status, 0 where the server did not answer."""
+    """``code``: the HTTP status, 0 where the server was not asked or did not answer."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -52,14 +54,71 @@ class Client(Protocol):
     async def delete(self, path: str) -> None: ...
 
 
-class WriterClient:
-    """A :class:`Client` on the official Python client, in a process that comes and goes."""
+class _Writer(asyncio.SubprocessProtocol):
+    """One process of :mod:`operators.writer`: who waits for which of its answers."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self) -> None:
+        self.waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.SubprocessTransport | None = None
+        self._part = bytearray()
+
+    @property
+    def usable(self) -> bool:
+        return self.transport is not None and not self.ended.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.SubprocessTransport, transport)
+
+    def send(self, line: bytes) -> None:
+        if self.transport and (pipe := self.transport.get_pipe_transport(0)):
+            cast(asyncio.WriteTransport, pipe).write(line)
+
+    def say_goodbye(self) -> None:
+        """It answers what it was asked, and ends."""
+        if self.transport and (pipe := self.transport.get_pipe_transport(0)):
+            pipe.close()
+
+    def kill(self) -> None:
+        if self.transport and self.transport.get_returncode() is None:
+            self.transport.kill()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            answer = json.loads(bytes(self._part) + line)
+            self._part = bytearray()
+            asker = self.waiting.pop(answer["id"], None)
+            if asker is not None and not asker.done():
+                asker.set_result(answer)
+        self._part += rest
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for asker in self.waiting.values():
+            if not asker.done():
+                asker.set_exception(
+                    ApiError(0, "", "the program that speaks to the API ended unexpectedly")
+                )
+        self.waiting.clear()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class WriterClient:
+    """
+    A :class:`Client` on the official Python client, in a process that comes and goes.
+
+    ``may_act``: asked before each write; False is an :class:`ApiError` with reason NotLeader.
+    """
+
+    def __init__(self, config: Config, *, may_act: Callable[[], bool] = lambda: True) -> None:
         self._argv = [config.python, "-m", "operators.writer", str(config.kubeconfig)]
         self._environment = {"PATH": config.path, "PYTHONPATH": str(config.program_dir)}
-        self._lock = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
+        self._may_act = may_act
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._start = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._writer: _Writer | None = None
         self._farewell: asyncio.TimerHandle | None = None
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -87,10 +146,17 @@ class WriterClient:
         await self._ask("DELETE", path)
 
     async def close(self) -> None:
+        """At once: what was not answered yet may or may not have been done."""
         if self._farewell:
             self._farewell.cancel()
-        async with self._lock:
-            await self._end()
+        async with self._start:
+            writer, self._writer = self._writer, None
+            if writer is None:
+                return
+            if writer.waiting:
+                writer.kill()
+            writer.say_goodbye()
+            await writer.ended
 
     async def _ask(
         self,
@@ -112,67 +178,50 @@ class WriterClient:
                 **(headers or {}),
             },
         }
-        async with self._lock:
-            answer = await self._exchange(json.dumps(request).encode() + b"\n")
+        async with self._turn:
+            if method != "GET" and not self._may_act():
+                raise ApiError(0, "NotLeader", "another process acts now")
+            answer = await self._exchange(request)
         found = answer["body"]
         if 200 <= answer["code"] < 300:
             return found
         status = found if isinstance(found, dict) else {}
         raise ApiError(answer["code"], status.get("reason", ""), status.get("message", str(found)))
 
-    async def _exchange(self, line: bytes) -> dict[str, Any]:
-        process = self._process or await self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
+    async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        writer = await self._begin()
+        number = next(self._numbers)
+        future = asyncio.get_running_loop().create_future()
+        writer.waiting[number] = future
+        writer.send(json.dumps({"id": number, **request}).encode() + b"\n")
         try:
-            process.stdin.write(line)
-            await process.stdin.drain()
             async with asyncio.timeout(ANSWER_SECONDS):
-                answer = await process.stdout.readline()
-        except BaseException:
-            # Half an exchange may be under way: nothing more can be asked of this process.
-            await self._kill()
-            raise
-        if not answer:
-            await self._kill()
-            raise ApiError(0, "", "the program that speaks to the API ended unexpectedly")
-        self._linger()
-        found: dict[str, Any] = json.loads(answer)
-        return found
+                answer: dict[str, Any] = await future
+        except TimeoutError as err:
+            # It does not even keep to its own limits: nothing more can be expected of it.
+            writer.kill()
+            raise ApiError(0, "", f"no answer within {ANSWER_SECONDS:.0f} s") from err
+        finally:
+            writer.waiting.pop(number, None)
+            self._linger(writer)
+        return answer
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=self._environment,
-            limit=LONGEST_ANSWER,
-        )
-        return self._process
+    async def _begin(self) -> _Writer:
+        async with self._start:
+            if self._writer is None or not self._writer.usable:
+                _, self._writer = await asyncio.get_running_loop().subprocess_exec(
+                    _Writer, *self._argv, stderr=None, env=self._environment
+                )
+            return self._writer
 
-    def _linger(self) -> None:
+    def _linger(self, writer: _Writer) -> None:
         if self._farewell:
             self._farewell.cancel()
-        loop = asyncio.get_running_loop()
-        self._farewell = loop.call_later(LINGER_SECONDS, self._let_go)
+        if not writer.waiting:
+            loop = asyncio.get_running_loop()
+            self._farewell = loop.call_later(LINGER_SECONDS, self._let_go)
 
     def _let_go(self) -> None:
-        # Not in the middle of an exchange: the timer starts anew after each.
-        if self._process and not self._lock.locked():
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process = None
-
-    async def _end(self) -> None:
-        if self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            await self._process.wait()
-            self._process = None
-
-    async def _kill(self) -> None:
-        if self._process:
-            if self._process.returncode is None:
-                self._process.kill()
-            await self._process.wait()
-            self._process = None
+        if self._writer and not self._writer.waiting:
+            self._writer.say_goodbye()
+            self._writer = None

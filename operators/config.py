@@ -1,8 +1,8 @@
 """
 What the operators were told, and how they reach the API: read here and nowhere else.
 
-The node daemon gives settings, flag names without dashes with their values; in
-a pod of another cluster :func:`from_settings` gets the few that matter from there.
+The node daemon gives settings, flag names without dashes with their values; on another
+Kubernetes :mod:`operators.elsewhere` makes the same :class:`Config` from a command line.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXY = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"})
 
 
@@ -48,6 +49,11 @@ class Credentials:
     key: str
     token: str
     insecure: bool
+    token_file: str = ""  # instead of the token: a file that somebody else keeps fresh
+
+    def bearer(self) -> str:
+        """The token as it is now: one of a service account lives for an hour. Raises OSError."""
+        return Path(self.token_file).read_text().strip() if self.token_file else self.token
 
 
 def from_settings(settings: Mapping[str, Any]) -> Config:
@@ -68,8 +74,8 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         kubernetes_api=address or f"127.0.0.1:{settings['https-listen-port']}",
         python=sys.executable,
         program_dir=Path(__file__).resolve().parent.parent,
-        proxy={name: value for name, value in os.environ.items() if name.upper() in _PROXY},
-        path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        proxy=proxies(os.environ),
+        path=PATH,
     )
 
 
@@ -81,11 +87,21 @@ def _operators(settings: Mapping[str, Any], *, agent: bool) -> frozenset[str]:
     return frozenset(found)
 
 
+def environment() -> Mapping[str, str]:
+    """The process's environment; here, so that nothing else reads it."""
+    return os.environ
+
+
+def proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.upper() in _PROXY}
+
+
 def read_kubeconfig(path: Path) -> Credentials:
     """
     The current context of a kubeconfig.
 
-    Raises OSError, or ValueError where the file is no kubeconfig with a current context.
+    Raises OSError, or ValueError where the file is no kubeconfig with a current context, or
+    its user logs in by a program.
     """
     try:
         document = yaml.safe_load(path.read_text())
@@ -95,13 +111,17 @@ def read_kubeconfig(path: Path) -> Credentials:
         user = named["users"][context["user"]]["user"]
     except (yaml.YAMLError, KeyError, TypeError) as err:
         raise ValueError(f"{path} is no kubeconfig with a current context: {err}") from err
+    if unknown := {"exec", "auth-provider", "username"} & user.keys():
+        raise ValueError(f"{path}: users with {', '.join(sorted(unknown))} are not supported")
     folder = path.parent
+    token_file = user.get("tokenFile") or ""
     return Credentials(
         server=cluster["server"],
         ca=_pem(cluster, "certificate-authority", folder),
         certificate=_pem(user, "client-certificate", folder),
         key=_pem(user, "client-key", folder),
-        token=user.get("token", ""),
+        token=user.get("token") or "",
+        token_file=str(folder / token_file) if token_file else "",
         insecure=bool(cluster.get("insecure-skip-tls-verify", False)),
     )
 

@@ -9,18 +9,27 @@ state of their own, so whatever goes wrong here is mended by starting over.
 
 import asyncio
 import importlib
+import inspect
 import logging
+import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from operators import health, owners
 from operators.base import Operator, Parts
-from operators.client import WriterClient
+from operators.client import ApiError, WriterClient
 from operators.config import Config, Credentials, from_settings, read_kubeconfig
+from operators.crew import Crew
+from operators.election import Elector, Told
+from operators.health import Vitals
+from operators.lease import LeaseApi
 
 # kopf imports the official client when it finds it, for types that we do not
 # use: 19 MiB in this process for nothing. It lives in operators/writer.py.
@@ -41,12 +50,27 @@ RETRY_SECONDS = 5.0
 # kopf's name for us among its peers, which are off. Else it asks DNS for this machine's name,
 # and waits 6 s for an answer where there is no network.
 IDENTITY: Any = "pinnace"
+# Makes SIGTERM ours (again): kopf, when it begins, takes it for itself.
+_LISTEN: ContextVar[Callable[[], None]] = ContextVar("listen", default=lambda: None)
+# What --disable calls them, where that is not the name of the operator.
+DISABLED_AS = {"localpath": "local-storage"}
 
 
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     """Run the operators until SIGTERM; ``ready`` is called once the watches begin."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    asyncio.run(_serve(from_settings(settings), ready))
+    asyncio.run(until_told(_native(from_settings(settings), ready)))
+    return 0
+
+
+def main_elsewhere(config: Config, election: Told | None, address: tuple[str, int] | None) -> int:
+    """
+    The same on another Kubernetes, until SIGTERM; ``address`` of /healthz, /readyz and /metrics.
+
+    Raises OSError where the address cannot be had.
+    """
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(until_told(_elsewhere(config, election, address)))
     return 0
 
 
@@ -54,25 +78,123 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
-    started = asyncio.Event()
-    client = WriterClient(config)
-    registry = kopf.OperatorRegistry()
-    _login(registry, config)
+async def until_told(work: Coroutine[Any, Any, None]) -> None:
+    """``work`` is cancelled by SIGTERM and SIGINT, and may clean up then."""
+    loop = asyncio.get_running_loop()
+
+    def listen() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: task.cancel())
+
+    _LISTEN.set(listen)
+    task = asyncio.create_task(work)
+    listen()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _native(config: Config, ready: Callable[[], None]) -> None:
+    leases = LeaseApi(config.kubeconfig)
+    disabled = {name for name in config.operators if DISABLED_AS.get(name, name) in config.disable}
+    runs = config.operators - disabled
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_announce(leases, config.node_name, runs))
+            await operate(config, config.operators, Vitals(), ready)
+    finally:
+        await leases.close()
+
+
+async def _announce(leases: LeaseApi, node: str, runs: Collection[str]) -> None:
+    await owners.announce(leases, node, runs)
+    await leases.close()
+
+
+async def _elsewhere(
+    config: Config, election: Told | None, address: tuple[str, int] | None
+) -> None:
+    leases, vitals = LeaseApi(config.kubeconfig), Vitals()
+    runner = await health.serve(vitals, address) if address else None
+    try:
+        if election is None:
+            await _while_ours(config, leases, vitals, lambda: True)
+        else:
+            await _in_turn(config, election, leases, vitals)
+    finally:
+        await leases.close()
+        if runner is not None:
+            await runner.cleanup()
+
+
+async def _in_turn(config: Config, told: Told, leases: LeaseApi, vitals: Vitals) -> None:
+    """Act while the Lease is ours, and wait for it while it is not."""
+    elector = Elector(leases, told, now=now, clock=time.monotonic, chance=random.random)
+    vitals.leader = lambda: elector.holds
+    try:
+        while True:
+            vitals.ready = True
+            await elector.acquire()
+            async with asyncio.TaskGroup() as tasks:
+                work = tasks.create_task(_while_ours(config, leases, vitals, lambda: elector.holds))
+                await elector.hold()
+                vitals.lost_at = time.monotonic()
+                work.cancel()
+            vitals.lost_at = None
+    finally:
+        # After all that acted has ended: who comes next may begin at once.
+        await elector.release()
+
+
+async def _while_ours(
+    config: Config, leases: LeaseApi, vitals: Vitals, may_act: Callable[[], bool]
+) -> None:
+    """What nodes of Pinnace run themselves is left to them, for as long as they do."""
+    seen: Mapping[str, str] | None = None
+    while True:
+        found = await _natives(leases, config.node_name)
+        if seen is None or found.keys() != seen.keys():
+            for name in sorted(found.keys() & config.operators):
+                LOG.warning("%s runs on node %s itself: not here", name, found[name])
+        seen, vitals.elsewhere = found, found
+        async with asyncio.TaskGroup() as tasks:
+            names = config.operators - found.keys()
+            work = tasks.create_task(operate(config, names, vitals, may_act=may_act))
+            await owners.until_changed(leases, config.node_name, found)
+            work.cancel()
+
+
+async def _natives(leases: LeaseApi, node: str) -> Mapping[str, str]:
+    while True:
+        try:
+            return (await owners.natives(leases, node))[0]
+        except ApiError as err:
+            LOG.warning("cannot ask which operators nodes run themselves: %s", err)
+            if err.code == 403:
+                return {}
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def operate(
+    config: Config,
+    names: Collection[str],
+    vitals: Vitals,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    may_act: Callable[[], bool] = lambda: True,
+) -> None:
+    """Run these operators until cancelled."""
+    client = WriterClient(config, may_act=may_act)
     parts = Parts(config=config, client=client, now=now, clock=time.monotonic)
-    operators = [_operator(name, parts) for name in sorted(config.operators)]
-    for operator in operators:
-        operator.register(registry)
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(operator.run()) for operator in operators]
-        running.append(tasks.create_task(_call_when(started, ready)))
-        # kopf takes what is not running yet for its own, and waits for it at the end.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        await _watch_until_told(registry, started)
-        for task in running:
-            task.cancel()
-    await client.close()
+    crew = Crew(names, lambda name: _operator(name, parts), time.monotonic)
+    vitals.restarts = crew.restarts
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(crew.run())
+            await asyncio.sleep(0)  # until each has begun
+            await _watch_on(crew, config, vitals, ready)
+    finally:
+        vitals.ready = False
+        await client.close()
 
 
 def _operator(name: str, parts: Parts) -> Operator:
@@ -81,30 +203,58 @@ def _operator(name: str, parts: Parts) -> Operator:
     return operator
 
 
-async def _watch_until_told(registry: Any, started: asyncio.Event) -> None:
-    """kopf takes SIGTERM for itself while it runs; before and after that it is ours."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+async def _watch_on(crew: Crew, config: Config, vitals: Vitals, ready: Callable[[], None]) -> None:
+    """One kopf after the other: for each change of the crew, and whenever one gave up."""
+    started = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        while not stop.is_set():
+        tasks.create_task(_call_when(started, vitals, ready))
+        while True:
+            registry = kopf.OperatorRegistry()
+            _login(registry, config)
+            crew.register(registry)
             watching = tasks.create_task(_watch(registry, started))
-            loop.add_signal_handler(signal.SIGTERM, watching.cancel)
-            await asyncio.wait([watching])
-            if watching.cancelled() or watching.result():
-                return
-            loop.add_signal_handler(signal.SIGTERM, stop.set)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+            changed = tasks.create_task(crew.changed())
+            await asyncio.wait({watching, changed}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await asyncio.sleep(RETRY_SECONDS)
+            watching.cancel()
+            changed.cancel()
+            await asyncio.wait({watching, changed})
 
 
-async def _call_when(event: asyncio.Event, call: Callable[[], None]) -> None:
-    await event.wait()
-    call()
+async def _call_when(started: asyncio.Event, vitals: Vitals, ready: Callable[[], None]) -> None:
+    await started.wait()
+    vitals.ready = True
+    ready()
 
 
-async def _watch(registry: Any, started: asyncio.Event) -> bool:
-    """True: told to stop. False: kopf gave up, as when the API is away while it begins."""
+class _Others(Collection[Any]):
+    """
+    The tasks of this loop that are not kopf's.
+
+    When kopf ends, it cancels what was begun since it was started, unless told to ignore it.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
+        if not inspect.iscoroutine(coroutine):
+            return True
+        return not Path(coroutine.cr_code.co_filename).is_relative_to(KOPF)
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+KOPF = Path(kopf.__file__).parent
+
+
+async def _watch(registry: Any, started: asyncio.Event) -> None:
+    """Ends when kopf gives up, as when the API is away while it begins."""
     try:
-        await kopf.operator(
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=_settings(),
             clusterwide=True,
@@ -112,10 +262,12 @@ async def _watch(registry: Any, started: asyncio.Event) -> bool:
             identity=IDENTITY,
             ready_flag=started,
         )
+        _LISTEN.get()()  # kopf took the signals for itself
+        await kopf.run_tasks(tasks, ignored=_Others())
+        why = "kopf ended"
     except Exception as err:
-        LOG.warning("the watches ended: %s; beginning again in %.0f s", err, RETRY_SECONDS)
-        return False
-    return True
+        why = str(err)
+    LOG.warning("the watches ended: %s; beginning again in %.0f s", why, RETRY_SECONDS)
 
 
 def _settings() -> Any:
@@ -143,6 +295,6 @@ def _connection(found: Credentials) -> Any:
         ca_data=found.ca or None,
         certificate_data=found.certificate or None,
         private_key_data=found.key or None,
-        token=found.token or None,
+        token=found.bearer() or None,
         insecure=found.insecure or None,
     )
