@@ -1,143 +1,307 @@
 """
-What is known of Services, Nodes and EndpointSlices, and the writing of what differs.
+Writes what differs: addresses and conditions of Services, and the DaemonSets that forward.
 
-kopf tells of what was deleted only while it watches. After a gap it lists anew, and
-what then is missing has gone: hence :meth:`Known.seen`.
+One write that fails does not keep the others from being done; the look that had it comes again.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from operators import events
 from operators.client import ApiError, Client
-from operators.servicelb import plan
-from operators.servicelb.plan import Change, Node, Service
+from operators.servicelb import daemonset, listeners, plan
+from operators.servicelb.claims import Claim, PortKey
+from operators.servicelb.daemonset import Wanted
+from operators.servicelb.facts import PORTS_CONDITION, SPEC_CONDITION, Service, service_of
+from operators.servicelb.known import Known
+from operators.servicelb.plan import Change, Plan, World
 
 LOG = logging.getLogger(__name__)
 EVERYTHING = "all"  # the one key: a port that one Service frees may be another's
-LISTING_SECONDS = 5.0
+AGAIN_SECONDS = 60.0  # until the next look at a program that has a wanted port
+STALE_SECONDS = 0.5  # until the watch has told what somebody else wrote in between
+NO_NODES = "There are no available nodes for LoadBalancer"
+_REFUSED = frozenset({400, 403, 422})
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Of one kind, until nothing more came for a while."""
+class Deciding(Protocol):
+    manager: str  # by which our writes are known again
 
-    timer: asyncio.TimerHandle
-    keys: set[str]
+    async def decide(self) -> Plan: ...
 
 
-class Known:
-    """Facts by kind and key; ``changed`` is called when something is not as it was."""
+class Native:
+    """The nodes forward themselves. ``here``: the node of this process, "" for none."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self.synced = False  # all kinds were listed once
-        self.services: dict[str, Any] = {}
-        self.nodes: dict[str, Any] = {}
-        self.slices: dict[str, Any] = {}
-        self._listings: dict[int, _Listing] = {}
+    manager = "pinnace-servicelb"
 
-    def put(self, kind: dict[str, Any], key: str, facts: Any) -> None:
-        """``facts`` None: of no interest."""
-        if kind.get(key) == facts:
-            return
-        if facts is None:
-            del kind[key]
-        else:
-            kind[key] = facts
-        self._tell()
+    def __init__(self, known: Known, here: str) -> None:
+        self._known = known
+        self._here = here
+        self._held: Mapping[Claim, str] | None = None
 
-    def sync(self) -> None:
-        if not self.synced:
-            self.synced = True
-            self._changed()
+    async def decide(self) -> Plan:
+        world = world_of(self._known, here=self._here)
+        wanted = plan.newcomers(world, self._held)
+        if wanted:
+            found = await asyncio.to_thread(listeners.owners, wanted, self._addresses())
+            world = world_of(self._known, here=self._here, listening=found)
+        decided = plan.native(world, self._held)
+        self._held = decided.held
+        return decided
 
-    def seen(self, kind: dict[str, Any], key: str, *, listed: bool) -> None:
-        """``listed``: ``key`` came in a listing; otherwise in a watch, and is there too."""
-        under_way = self._listings.get(id(kind))
-        if listed:
-            if under_way:
-                under_way.timer.cancel()
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(LISTING_SECONDS, self._sweep, kind)
-            under_way = _Listing(timer, under_way.keys if under_way else set())
-            self._listings[id(kind)] = under_way
-        if under_way:
-            under_way.keys.add(key)
-
-    def _sweep(self, kind: dict[str, Any]) -> None:
-        found = self._listings.pop(id(kind)).keys
-        gone = [key for key in kind if key not in found]
-        for key in gone:
-            del kind[key]
-        if gone:
-            self._tell()
-
-    def _tell(self) -> None:
-        if self.synced:
-            self._changed()
+    def _addresses(self) -> list[str]:
+        node = self._known.nodes.get(self._here)
+        return [str(address) for address in node.addresses] if node else []
 
 
-class Addresses:
-    """``disabled``: take back what was given, once, and give nothing."""
+class Forwarded:
+    """Pods forward."""
+
+    manager = "pinnace-servicelb-pods"
+
+    def __init__(self, known: Known, *, namespace: str, image: str) -> None:
+        self._known = known
+        self._namespace = namespace
+        self._image = image
+
+    async def decide(self) -> Plan:
+        return plan.forwarded(
+            world_of(self._known),
+            self._known.daemonsets,
+            namespace=self._namespace,
+            image=self._image,
+        )
+
+
+class Withdrawn:
+    """
+    Disabled: takes back what was given, once, and gives nothing.
+
+    What comes later is another controller's, whatever it looks like.
+    """
+
+    def __init__(self, known: Known, manager: str) -> None:
+        self.manager = manager
+        self._known = known
+        self._services: frozenset[str] | None = None  # by uid: there when this began
+        self._daemonsets: frozenset[str] = frozenset()
+
+    async def decide(self) -> Plan:
+        services = self._known.services.values()
+        if self._services is None:
+            self._services = frozenset(service.uid for service in services)
+            self._daemonsets = frozenset(self._known.daemonsets)
+        old = [service for service in services if service.uid in self._services]
+        self._services = frozenset(service.uid for service in old if service.given)
+        obsolete = sorted(self._daemonsets & self._known.daemonsets.keys())
+        return Plan(changes=plan.withdrawals(old), held={}, obsolete=obsolete)
+
+
+def world_of(
+    known: Known, *, here: str = "", listening: Mapping[PortKey, str] | None = None
+) -> World:
+    local: dict[str, frozenset[str]] = {}
+    api_servers: frozenset[Any] = frozenset()
+    for service, nodes, servers in known.slices.values():
+        local[service] = local.get(service, frozenset()) | nodes
+        api_servers |= servers
+    return World(
+        services=list(known.services.values()),
+        nodes=list(known.nodes.values()),
+        local=local,
+        pods=list(known.pods.values()),
+        api_servers=api_servers,
+        node_ports={port: key for key, ports in known.node_ports.items() for port in ports},
+        listeners=listening or {},
+        here=here,
+    )
+
+
+class Balancer:
+    """
+    Its mutable state: what it has said already, so that a look that fails again says nothing new.
+    """
 
     def __init__(
-        self, client: Client, known: Known, *, disabled: bool, now: Callable[[], datetime]
+        self,
+        client: Client,
+        known: Known,
+        deciding: Deciding,
+        *,
+        namespace: str,
+        now: Callable[[], datetime],
     ) -> None:
+        """``namespace``: of the DaemonSets."""
         self._client = client
         self._known = known
-        self._disabled = disabled
+        self._deciding = deciding
+        self._namespace = namespace
         self._now = now
-        self._withdrawn: set[str] = set()
+        self._stale = 0.0  # seconds that the last look waited for the watch
+        self._told: dict[str, str] = {}  # Service → why the API refused
+        self._founded = False  # namespace and service account are there
 
-    async def reconcile(self, _key: str) -> None:
-        nodes: list[Node] = list(self._known.nodes.values())
-        services: list[Service] = list(self._known.services.values())
-        for change in self._changes(services, nodes):
-            await self._write(change)
-
-    def _changes(self, services: list[Service], nodes: list[Node]) -> list[Change]:
-        if not self._disabled:
-            return plan.changes(services, nodes, self._local())
-        # Once for each: later addresses are another controller's, whatever they look like.
-        found = plan.withdrawals([s for s in services if s.uid not in self._withdrawn], nodes)
-        self._withdrawn |= {service.uid for service in services}
-        return found
-
-    def _local(self) -> Mapping[str, frozenset[str]]:
-        found: dict[str, frozenset[str]] = {}
-        for service, nodes in self._known.slices.values():
-            found[service] = found.get(service, frozenset()) | nodes
-        return found
+    async def reconcile(self, _key: str) -> float | None:
+        """Raises the last error of those that writes ended with, once all were tried."""
+        decided = await self._deciding.decide()
+        failed: ApiError | None = None
+        stale = False
+        steps = [
+            *(partial(self._remove, name) for name in decided.obsolete),
+            *(partial(self._forward, *wanted) for wanted in decided.daemonsets.items()),
+            *(partial(self._write, change) for change in decided.changes),
+        ]
+        for step in steps:
+            try:
+                await step()
+            except ApiError as err:
+                if err.code == 409:
+                    stale = True
+                else:
+                    failed = err
+        if failed:
+            raise failed
+        if stale:
+            self._stale = min(2 * self._stale or STALE_SECONDS, AGAIN_SECONDS)
+            return self._stale
+        self._stale = 0.0
+        return AGAIN_SECONDS if decided.passing else None
 
     async def _write(self, change: Change) -> None:
-        namespace, _, name = change.service.key.partition("/")
-        path = f"/api/v1/namespaces/{namespace}/services/{name}/status"
-        now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        service = change.service
+        path = f"{_path(service)}/status?fieldManager={self._deciding.manager}"
         try:
-            body = await self._client.merge(path, plan.status_patch(change, now))
+            body = await self._client.merge(path, plan.status_patch(change, self._stamp()))
         except ApiError as err:
-            # Changed or deleted meanwhile: the watch tells soon, and then comes another look.
-            if err.code not in {404, 409}:
+            if err.code != 404:  # deleted meanwhile: the watch tells soon
                 raise
             return
-        await self._tell({"apiVersion": "v1", "kind": "Service", **body}, change, now)
+        if self._known.services.get(service.key) is service:
+            # What the watch will tell, known already: no look for our own write.
+            written = service_of(body, self._deciding.manager)
+            self._known.services[service.key] = written
+        for warning, reason, message in _news(change):
+            await self._tell(change.service, reason, message, warning=warning)
 
-    async def _tell(self, body: Mapping[str, Any], change: Change, now: str) -> None:
-        before, after = " ".join(change.service.published), " ".join(change.addresses)
+    async def _forward(self, name: str, wanted: Wanted) -> None:
+        live = self._known.daemonsets.get(name)
+        body = daemonset.body_of(wanted)
+        if live is not None and live.essence == daemonset.essence(body):
+            return
+        try:
+            if live is None:
+                await self._found()
+                await self._client.create(self._collection, body)
+            else:
+                body["metadata"]["resourceVersion"] = live.resource_version
+                await self._client.replace(f"{self._collection}/{name}", body)
+        except ApiError as err:
+            if live is not None and err.code == 404:
+                return  # the watch tells soon
+            if live is None and err.code == 409:
+                raise ApiError(0, err.reason, f"{name} is there and not ours: {err}") from err
+            self._founded = False
+            if err.code in _REFUSED:
+                await self._tell_refusal(wanted.service, str(err))
+            raise
+        self._told.pop(wanted.service.key, None)
+        message = f"Applied LoadBalancer DaemonSet {self._namespace}/{name}"
+        await self._tell(wanted.service, "AppliedDaemonSet", message)
+
+    async def _found(self) -> None:
+        """The namespace and the service account of the pods, once."""
+        if self._founded:
+            return
+        account = f"/api/v1/namespaces/{self._namespace}/serviceaccounts"
+        try:
+            await self._client.get(f"{account}/{daemonset.ACCOUNT}")
+        except ApiError as err:
+            if err.code != 404:
+                raise
+            await self._create("/api/v1/namespaces", "Namespace", self._namespace)
+            await self._create(account, "ServiceAccount", daemonset.ACCOUNT)
+        self._founded = True
+
+    async def _create(self, path: str, kind: str, name: str) -> None:
+        try:
+            body = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
+            await self._client.create(path, body)
+        except ApiError as err:
+            if err.code != 409:
+                raise
+
+    async def _remove(self, name: str) -> None:
+        live = self._known.daemonsets.get(name)
+        try:
+            await self._client.delete(f"{self._collection}/{name}")
+        except ApiError as err:
+            if err.code != 404:
+                raise
+            return
+        service = self._known.services.get(live.service) if live else None
+        if service and daemonset.name_of(service) == name:
+            message = f"Deleted LoadBalancer DaemonSet {self._namespace}/{name}"
+            await self._tell(service, "DeletedDaemonSet", message)
+
+    @property
+    def _collection(self) -> str:
+        return f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets"
+
+    async def _tell_refusal(self, service: Service, why: str) -> None:
+        if self._told.get(service.key) != why:
+            self._told[service.key] = why
+            message = f"Error syncing load balancer: {why}"
+            await self._tell(service, "SyncLoadBalancerFailed", message, warning=True)
+
+    async def _tell(
+        self, service: Service, reason: str, message: str, *, warning: bool = False
+    ) -> None:
+        namespace, _, name = service.key.partition("/")
+        about = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": service.uid,
+                "resourceVersion": service.resource_version,
+            },
+        }
         told = events.event(
-            body,
-            warning=bool(change.conflict),
-            reason="UnAvailableLoadBalancer" if change.conflict else "UpdatedLoadBalancer",
-            message=change.conflict
-            or f"Updated LoadBalancer with new IPs: [{before}] -> [{after}]",
-            now=now,
+            about, warning=warning, reason=reason, message=message, now=self._stamp()
         )
         try:
-            await self._client.create(events.path(body), told)
+            await self._client.create(events.path(about), told)
         except ApiError as err:
             LOG.debug("event: %s", err)
+
+    def _stamp(self) -> str:
+        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _path(service: Service) -> str:
+    namespace, _, name = service.key.partition("/")
+    return f"/api/v1/namespaces/{namespace}/services/{name}"
+
+
+def _news(change: Change) -> Iterator[tuple[bool, str, str]]:
+    """What a person should hear of it: (whether a warning, reason, message)."""
+    before, after, trouble = change.service.published, change.addresses, change.trouble
+    fresh = trouble.message if trouble != change.service.trouble else ""
+    if not change.service.ours:
+        yield False, "DeletedLoadBalancer", "Deleted load balancer"
+        return
+    if fresh and trouble.condition == SPEC_CONDITION:
+        yield True, "SyncLoadBalancerFailed", f"Error syncing load balancer: {fresh}"
+    elif fresh and after:
+        yield True, PORTS_CONDITION, fresh
+    if after and after != before:
+        text = f"[{' '.join(before)}] -> [{' '.join(after)}]"
+        yield False, "UpdatedLoadBalancer", f"Updated LoadBalancer with new IPs: {text}"
+    elif not after and (before or (fresh and trouble.condition == PORTS_CONDITION)):
+        yield True, "UnAvailableLoadBalancer", NO_NODES + (f": {fresh}" if fresh else "")

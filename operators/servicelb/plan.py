@@ -1,194 +1,223 @@
 """
-Which addresses each Service of type LoadBalancer has. Pure.
+Which addresses each Service of type LoadBalancer has, and what its status says. Pure.
 
-A node gives all its addresses to all Services, so two Services may not share a
-port: the older one has it, as with K3s, where the second one's pod does not start.
-Labels and their meaning are K3s's. Source: K3s's documentation, "Service Load Balancer".
+Here the service proxy of every node forwards, so an address is had by deciding so;
+with pods that forward (:mod:`operators.servicelb.daemonset`) it is had where such a pod is ready.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from dataclasses import dataclass, field
 from typing import Any
 
-Object = Mapping[str, Any]
-Address = IPv4Address | IPv6Address
+from operators.servicelb import claims, daemonset
+from operators.servicelb.claims import Claim, Outcome, PortKey, Refusal, Rivals
+from operators.servicelb.daemonset import Wanted
+from operators.servicelb.facts import (
+    CONDITIONS,
+    PORTS_CONDITION,
+    SPEC_CONDITION,
+    Address,
+    Node,
+    Pod,
+    Service,
+    Trouble,
+)
+from operators.servicelb.placement import chosen_by_label, placed
 
-ENABLE_LABEL = "svccontroller.k3s.cattle.io/enablelb"
-POOL_LABEL = "svccontroller.k3s.cattle.io/lbpool"
-CONDITION = "LoadBalancerPortsError"
-REASON = "PortConflict"
+NO_NODE_PORTS = (
+    "externalTrafficPolicy Local needs node ports, and allocateLoadBalancerNodePorts is false"
+)
 _VERSIONS = {"IPv4": 4, "IPv6": 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    name: str
-    ready: bool
-    enabled: str | None  # the label's value
-    pool: str
-    internal: tuple[Address, ...]
-    external: tuple[Address, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    key: str  # namespace/name
-    uid: str
-    resource_version: str
-    created: str  # RFC 3339
-    ours: bool  # of type LoadBalancer and without a class
-    local: bool  # externalTrafficPolicy
-    pool: str
-    families: tuple[str, ...]
-    ports: frozenset[tuple[str, int]]
-    published: tuple[str, ...]  # as they stand in the status
-    as_vip: bool  # every address in the status has this ipMode
-    conditions: tuple[Object, ...]
-
-    @property
-    def conflict(self) -> str:
-        """The message of our condition; "": there is none."""
-        found = (c for c in self.conditions if c["type"] == CONDITION and c["status"] == "True")
-        return next((str(condition.get("message", "")) for condition in found), "")
+class World:
+    services: Sequence[Service]
+    nodes: Sequence[Node]
+    local: Mapping[str, frozenset[str]]  # of each Service, the nodes with a ready endpoint
+    pods: Sequence[Pod] = ()
+    api_servers: frozenset[tuple[Address, int]] = frozenset()
+    node_ports: Mapping[PortKey, str] = field(default_factory=dict)  # → the Service
+    listeners: Mapping[PortKey, str] = field(default_factory=dict)  # of the node ``here``
+    here: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     service: Service
     addresses: tuple[str, ...]
-    conflict: str
+    trouble: Trouble
 
 
-def node_of(body: Object) -> Node:
-    status, labels = body.get("status") or {}, body["metadata"].get("labels") or {}
-    conditions = status.get("conditions") or ()
-    return Node(
-        name=body["metadata"]["name"],
-        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
-        enabled=labels.get(ENABLE_LABEL),
-        pool=labels.get(POOL_LABEL, ""),
-        internal=_addresses(status, "InternalIP"),
-        external=_addresses(status, "ExternalIP"),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    changes: Sequence[Change]
+    held: Mapping[Claim, str]
+    passing: bool = False  # somebody waits for a program to end, which nobody tells
+    daemonsets: Mapping[str, Wanted] = field(default_factory=dict)  # all that should be there
+    obsolete: Sequence[str] = ()  # DaemonSets that should not
 
 
-def service_of(body: Object) -> Service:
-    metadata, spec, status = body["metadata"], body["spec"], body.get("status") or {}
-    ingress = (status.get("loadBalancer") or {}).get("ingress") or ()
-    return Service(
-        key=f"{metadata['namespace']}/{metadata['name']}",
-        uid=metadata["uid"],
-        resource_version=metadata["resourceVersion"],
-        created=metadata.get("creationTimestamp") or "",
-        ours=spec.get("type") == "LoadBalancer" and not spec.get("loadBalancerClass"),
-        local=spec.get("externalTrafficPolicy") == "Local",
-        pool=(metadata.get("labels") or {}).get(POOL_LABEL, ""),
-        families=tuple(spec.get("ipFamilies") or ("IPv4",)),
-        ports=frozenset((p.get("protocol", "TCP"), p["port"]) for p in spec.get("ports") or ()),
-        published=tuple(entry.get("ip") or entry.get("hostname") or "" for entry in ingress),
-        as_vip=all(entry.get("ipMode") == "VIP" for entry in ingress),
-        conditions=tuple(status.get("conditions") or ()),
-    )
-
-
-def concerns_us(service: Service, body: Object) -> bool:
-    """What is of another class is left alone; addresses at a type that has none are cleared."""
-    return service.ours or (bool(service.published) and body["spec"]["type"] != "LoadBalancer")
-
-
-def ready_nodes(slice_: Object) -> frozenset[str]:
-    """The nodes on which this EndpointSlice has a ready endpoint."""
-    return frozenset(
-        endpoint["nodeName"]
-        for endpoint in slice_.get("endpoints") or ()
-        if endpoint.get("nodeName") and (endpoint.get("conditions") or {}).get("ready") is not False
-    )
-
-
-def changes(
-    services: Iterable[Service], nodes: Sequence[Node], local: Mapping[str, frozenset[str]]
-) -> list[Change]:
+def native(world: World, held: Mapping[Claim, str] | None) -> Plan:
     """
-    What differs from what stands in the status.
+    Where the nodes themselves forward.
 
-    ``local``: of each Service, the nodes with a ready endpoint.
+    ``held``: of the plan before, None for the first one.
     """
-    found: list[Change] = []
-    taken: dict[tuple[Address, str, int], str] = {}
-    for service in sorted(services, key=lambda s: (s.created, s.key)):
-        addresses, conflict = _give(service, nodes, local, taken) if service.ours else ((), "")
-        same = addresses == service.published and service.as_vip
-        if not same or conflict != service.conflict:
-            found.append(Change(service=service, addresses=addresses, conflict=conflict))
-    return found
+    services = _in_order(world.services)
+    if held is None:
+        held = claims.held_by_status(services)
+    outcome = claims.settle(services, world.nodes, _rivals(world), held)
+    found = []
+    for service in services:
+        nodes = [node for node in outcome.granted.get(service.key, ()) if node.ready]
+        refused = outcome.refused.get(service.key, ())
+        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused))
+    return Plan(
+        changes=_differing(found),
+        held=outcome.held,
+        passing=any(_waits(outcome)),
+    )
 
 
-def withdrawals(services: Iterable[Service], nodes: Sequence[Node]) -> list[Change]:
-    """With the operator disabled: what it gave, which nothing but a node's address can be."""
-    known = {str(address) for node in nodes for address in (*node.internal, *node.external)}
+def forwarded(world: World, live: Iterable[str], *, namespace: str, image: str) -> Plan:
+    """
+    Where pods forward: ``image`` in DaemonSets of ``namespace``.
+
+    ``live``: the names of those that are there.
+    """
+    found, wanted = [], {}
+    pods = _by_daemonset(world.pods)
+    by_node = {node.name: node for node in world.nodes}
+    selecting = chosen_by_label(world.nodes)
+    for service in _in_order(world.services):
+        if not service.ours:
+            found.append(_change(service, (), ()))
+            continue
+        if problem := service.problem or _unforwardable(service):
+            found.append(_change(service, (), (), problem))
+            continue
+        name = daemonset.name_of(service)
+        taken = _reserved(service, world)
+        wanted[name] = Wanted(
+            service=service,
+            namespace=namespace,
+            image=image,
+            selecting=selecting,
+            avoid=tuple(sorted({refusal.node for refusal in taken})),
+        )
+        mine = [pod for pod in pods.get(name, ()) if pod.service == service.key]
+        nodes = [by_node[pod.node] for pod in mine if pod.ready and pod.node in by_node]
+        refused = (*taken, *_stuck(service, mine, world.pods))
+        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused))
+    return Plan(
+        changes=_differing(found),
+        held={},
+        daemonsets=wanted,
+        obsolete=sorted(set(live) - wanted.keys()),
+    )
+
+
+def withdrawals(services: Iterable[Service]) -> list[Change]:
+    """With the operator disabled: what it gave, and no other's."""
     return [
-        Change(service=service, addresses=(), conflict="")
+        Change(service=service, addresses=(), trouble=Trouble())
         for service in services
-        if service.conflict
-        or (service.published and service.as_vip and known.issuperset(service.published))
+        if service.given and (service.published or service.trouble.message)
     ]
+
+
+def newcomers(world: World, held: Mapping[Claim, str] | None) -> set[PortKey]:
+    """The ports that a Service wants and does not have yet on the node ``here``."""
+    if held is None:
+        held = claims.held_by_status(_in_order(world.services))
+    here = [node for node in world.nodes if node.name == world.here]
+    return {
+        (port.protocol, port.number)
+        for node in here
+        for service in world.services
+        if placed(service, world.nodes)
+        for port in service.ports
+        if not any(
+            held.get((address, port.protocol, port.number)) == service.key
+            for address in node.addresses
+        )
+    }
 
 
 def status_patch(change: Change, now: str) -> dict[str, Any]:
     """A merge patch of the Service's status. ``now``: RFC 3339."""
     ingress = [{"ip": address, "ipMode": "VIP"} for address in change.addresses]
     status: dict[str, Any] = {"loadBalancer": {"ingress": ingress or None}}
-    if change.conflict != change.service.conflict:
-        kept = [dict(c) for c in change.service.conditions if c["type"] != CONDITION]
+    if change.trouble != change.service.trouble:
+        kept = [dict(c) for c in change.service.conditions if c["type"] not in CONDITIONS]
         condition = {
-            "type": CONDITION,
+            "type": change.trouble.condition,
             "status": "True",
-            "reason": REASON,
-            "message": change.conflict,
+            "reason": change.trouble.reason,
+            "message": change.trouble.message,
             "lastTransitionTime": now,
         }
-        status["conditions"] = [*kept, *([condition] if change.conflict else [])]
+        status["conditions"] = [*kept, *([condition] if change.trouble.message else [])]
     return {"metadata": {"resourceVersion": change.service.resource_version}, "status": status}
 
 
-def _give(
-    service: Service,
-    nodes: Sequence[Node],
-    local: Mapping[str, frozenset[str]],
-    taken: dict[tuple[Address, str, int], str],
-) -> tuple[tuple[str, ...], str]:
-    offered = _offered(service, _eligible(service, nodes, local))
-    free, owners = [], set()
-    for address in offered:
-        claims = [(address, protocol, port) for protocol, port in service.ports]
-        rivals = {f"{taken[claim]} has {claim[1]} {claim[2]}" for claim in claims if claim in taken}
-        if rivals:
-            owners |= rivals
-        else:
-            taken.update(dict.fromkeys(claims, service.key))
-            free.append(str(address))
-    return tuple(free), "" if free else "; ".join(sorted(owners))
+def _in_order(services: Iterable[Service]) -> list[Service]:
+    return sorted(services, key=lambda service: (service.created, service.key))
 
 
-def _eligible(
+def _rivals(world: World) -> Rivals:
+    return Rivals(
+        api_servers=world.api_servers,
+        pods=claims.pods_by_port(world.pods),
+        node_ports=world.node_ports,
+        listeners=world.listeners,
+        here=world.here,
+    )
+
+
+def _waits(outcome: Outcome) -> Iterable[bool]:
+    return (refusal.passing for refused in outcome.refused.values() for refusal in refused)
+
+
+def _change(
+    service: Service, addresses: tuple[str, ...], refused: Sequence[Refusal], problem: str = ""
+) -> Change:
+    trouble = Trouble()
+    if problem := problem or (service.problem if service.ours else ""):
+        trouble = Trouble(SPEC_CONDITION, "Invalid", problem)
+    elif refused:
+        trouble = Trouble(PORTS_CONDITION, "PortConflict", claims.told(refused))
+    return Change(service=service, addresses=addresses, trouble=trouble)
+
+
+def _differing(changes: Iterable[Change]) -> list[Change]:
+    """What is taken away comes first, so that no port is had by two."""
+    found = [
+        change
+        for change in changes
+        if change.addresses != change.service.published
+        or not change.service.as_vip
+        or change.trouble != change.service.trouble
+    ]
+    return sorted(found, key=lambda change: not set(change.service.published) > {*change.addresses})
+
+
+def _with_endpoints(
     service: Service, nodes: Sequence[Node], local: Mapping[str, frozenset[str]]
-) -> list[Node]:
-    found = [node for node in nodes if node.ready]
-    # One label anywhere, even on a node that is away, turns the list of nodes into a choice.
-    if any(node.enabled is not None for node in nodes):
-        found = [node for node in found if node.enabled == "true"]
-        if service.pool:
-            found = [node for node in found if node.pool == service.pool]
+) -> tuple[str, ...]:
     if service.local:
-        with_endpoint = local.get(service.key, frozenset())
-        found = [node for node in found if node.name in with_endpoint]
-    return found
+        having = local.get(service.key, frozenset())
+        nodes = [node for node in nodes if node.name in having]
+    return tuple(str(address) for address in _offered(service, nodes))
 
 
 def _offered(service: Service, nodes: Sequence[Node]) -> list[Address]:
     external = {address for node in nodes for address in node.external}
     offered = external or {address for node in nodes for address in node.internal}
+    # One address was asked for, and the nodes have it; else the wish means nothing, as with K3s.
+    asked = {a for node in nodes for a in node.addresses if str(a) == service.wanted_ip}
+    offered = asked or offered
     return [
         address
         for family in service.families
@@ -196,12 +225,41 @@ def _offered(service: Service, nodes: Sequence[Node]) -> list[Address]:
     ]
 
 
-def _addresses(status: Object, kind: str) -> tuple[Address, ...]:
-    found = []
-    for entry in status.get("addresses") or ():
-        if entry["type"] == kind:
-            try:
-                found.append(ip_address(entry["address"]))
-            except ValueError:  # somebody else's node may say anything
-                continue
-    return tuple(found)
+def _unforwardable(service: Service) -> str:
+    lacking = service.local and not all(port.node_port for port in service.ports)
+    return NO_NODE_PORTS if lacking else ""
+
+
+def _reserved(service: Service, world: World) -> list[Refusal]:
+    """Host ports there would take the port from those that hold the cluster together."""
+    return [
+        Refusal(node.name, (port.protocol, port.number), owner, passing=False)
+        for node in placed(service, world.nodes)
+        for port in service.ports
+        if (owner := claims.reserved(port, node, world.api_servers))
+    ]
+
+
+def _by_daemonset(pods: Iterable[Pod]) -> dict[str, list[Pod]]:
+    found: dict[str, list[Pod]] = {}
+    for pod in pods:
+        if pod.service:
+            found.setdefault(pod.app, []).append(pod)
+    return found
+
+
+def _stuck(service: Service, mine: Iterable[Pod], pods: Iterable[Pod]) -> list[Refusal]:
+    """For each pod that the scheduler could not place, who has its port."""
+    stuck = {pod.node: pod for pod in mine if "free ports" in pod.stuck}
+    wanted = {(port.protocol, port.number) for port in service.ports}
+    return [
+        Refusal(pod.node, where, _owner(pod), passing=False)
+        for pod in (pods if stuck else ())
+        if pod.node in stuck and pod.service != service.key and not pod.stuck
+        for port in pod.ports
+        if (where := (port.protocol, port.number)) in wanted
+    ]
+
+
+def _owner(pod: Pod) -> str:
+    return f"Service {pod.service}" if pod.service else f"Pod {pod.key}"

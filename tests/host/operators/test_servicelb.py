@@ -52,7 +52,9 @@ def test_addresses_follow_nodes_and_services(cluster: Cluster) -> None:
         SERVICES, "second", lambda s: bool(condition(s, "LoadBalancerPortsError"))
     )
     assert ingress(second) == []
-    assert condition(second, "LoadBalancerPortsError")["message"] == "default/first has TCP 80"
+    assert condition(second, "LoadBalancerPortsError")["message"] == (
+        "Service default/first has TCP 80 on n1"
+    )
 
     cluster.delete(f"{SERVICES}/first")
     second = cluster.until(SERVICES, "second", lambda s: bool(ingress(s)))

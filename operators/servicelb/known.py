@@ -1,0 +1,107 @@
+"""
+What is known of Services, Nodes, EndpointSlices, Pods and DaemonSets, by kind and key.
+
+kopf tells of what was deleted only while it watches. After a gap it lists anew, and
+what then is missing has gone: hence :meth:`Known.seen`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LISTING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Of one kind, until nothing more came for a while."""
+
+    timer: asyncio.TimerHandle
+    keys: set[str]
+
+
+class Known:
+    """Facts by kind and key; ``changed`` is called when something is not as it was."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self.synced = False  # all kinds were listed once
+        self.services: dict[str, Any] = {}
+        self.node_ports: dict[str, Any] = {}  # of Services of any type
+        self.nodes: dict[str, Any] = {}
+        self.slices: dict[str, Any] = {}
+        self.pods: dict[str, Any] = {}
+        self.daemonsets: dict[str, Any] = {}
+        self._listings: dict[int, _Listing] = {}
+
+    def put(self, kind: dict[str, Any], key: str, facts: Any) -> None:
+        """``facts`` None: of no interest."""
+        same = kind.get(key) == facts
+        if facts is not None:
+            kind[key] = facts  # equal ones may be of another version
+        elif not same:
+            del kind[key]
+        if not same:
+            self._tell()
+
+    def sync(self) -> None:
+        if not self.synced:
+            self.synced = True
+            self._changed()
+
+    def seen(self, kind: dict[str, Any], key: str, *, listed: bool) -> None:
+        """``listed``: ``key`` came in a listing; otherwise in a watch, and is there too."""
+        under_way = self._listings.get(id(kind))
+        if listed:
+            if under_way:
+                under_way.timer.cancel()
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(LISTING_SECONDS, self._sweep, kind)
+            under_way = _Listing(timer, under_way.keys if under_way else set())
+            self._listings[id(kind)] = under_way
+        if under_way:
+            under_way.keys.add(key)
+
+    def _sweep(self, kind: dict[str, Any]) -> None:
+        found = self._listings.pop(id(kind)).keys
+        gone = [key for key in kind if key not in found]
+        for key in gone:
+            del kind[key]
+        if gone:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.synced:
+            self._changed()
+
+
+class Pace:
+    """
+    Makes few calls of many: the first one soon, in a storm at most one a second.
+
+    What it calls looks at everything, so a call that comes later misses nothing.
+    """
+
+    FIRST, LONGEST = 0.05, 1.0  # seconds
+
+    def __init__(self, call: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._call = call
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._last = float("-inf")
+        self._gap = self.FIRST
+
+    def tell(self) -> None:
+        if self._timer is None:
+            now = self._clock()
+            wait = max(self.FIRST, self._last + self._gap - now)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._clock()
+        stormy = now - self._last < max(2 * self._gap, self.LONGEST)
+        self._gap = min(2 * self._gap, self.LONGEST) if stormy else self.FIRST
+        self._last = now
+        self._call()
