@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from node.config import Config, from_settings
 from node.cri.client import CriClient
 from node.dns.server import DnsServer
 from node.host.nft import Nft
+from node.kubelet.authorize import Authorizer
 from node.kubelet.housekeeping import Housekeeper
 from node.kubelet.node import NodeAgent
 from node.kubelet.preload import Preloader
@@ -81,6 +83,7 @@ async def _work(
     images = Preloader(
         config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
     )
+    authorizer = Authorizer(client, config.node_name, time.monotonic)
     imported = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -97,7 +100,7 @@ async def _work(
             ),
             tasks.create_task(DnsServer(config, cache, custom_feed=cache).run()),
             tasks.create_task(
-                KubeletServer(kubelet, runtime, now).run(
+                KubeletServer(kubelet, runtime, now, authorizer=authorizer).run(
                     stop, config.agent_dir, "", config.kubelet_port
                 )
             ),

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from node.kubelet.base import (
     is_sidecar,
     uid_of,
 )
+from node.kubelet.counters import Counters
 from node.kubelet.images import ImageProblem, Images
 from node.kubelet.plan import (
     MakeSandbox,
@@ -80,6 +81,7 @@ class Parts:
     machine: naming.ResolvConf
     handler_of: Callable[[Object], Awaitable[str]]  # the runtime handler of a RuntimeClass
     pods: Callable[[], Sequence[Object]]  # all of this node
+    counters: Counters = field(default_factory=Counters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Hands:
             folder = Path(config.log_directory)
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             await parts.runtime.run_sandbox(config)
+            parts.counters.started_pods += 1
         except (RuntimeFailure, ConfigError, OSError, StatusError, Unreachable) as err:
             text = f"Failed to create pod sandbox: {err}"
             parts.recorder.record(pod, "Warning", "FailedCreatePodSandBox", text)
@@ -283,6 +286,7 @@ class Hands:
         except RuntimeFailure as err:
             self._problem(step.name, about, "RunContainerError", err, again=timedelta())
             return
+        parts.counters.started_containers[_type_of(place.pod, step.name)] += 1
         self._memory.problems.pop(step.name, None)
         await asyncio.to_thread(logs.link, place.pod, parts.settings, config, id_)
         parts.recorder.record(about, "Normal", "Started", "Container started")
@@ -386,6 +390,13 @@ class Hands:
                 self._parts.recorder.record(about, "Warning", "FailedPreStopHook", text)
             grace = max(_LEAST_GRACE, grace - round(time.monotonic() - began))
         await self._parts.runtime.stop_container(seen.status.id, grace)
+
+
+def _type_of(pod: Object, name: str) -> str:
+    for kind in ("init", "ephemeral"):
+        if any(c["name"] == name for c in pod["spec"].get(f"{kind}Containers", ())):
+            return f"{kind}_container"
+    return "container"
 
 
 def _grace_for(step: Stop, pod: Object) -> int:

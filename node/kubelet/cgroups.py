@@ -34,6 +34,21 @@ def _folders(parent: str, settings: Settings) -> list[Path]:
     return [ROOT / controller / name for controller in _V1 if (ROOT / controller).is_dir()]
 
 
+def folder(controller: str, path: str, *, v2: bool) -> Path:
+    """Where one controller keeps what it knows of a cgroup."""
+    return (ROOT if v2 else ROOT / controller) / path.lstrip("/")
+
+
+def of_container(pod: Object, id_: str, settings: Settings) -> str:
+    """The path that runc gives a container of containerd."""
+    parent = resources.cgroup_parent(pod, settings)
+    if settings.cgroup_driver != "systemd":
+        return f"{parent}/{id_}"
+    steps = parent.removesuffix(".slice").split("-")
+    slices = ["-".join(steps[: n + 1]) + ".slice" for n in range(len(steps))]
+    return "/" + "/".join([*slices, f"cri-containerd-{id_}.scope"])
+
+
 def _files(value: Resources, *, v2: bool) -> dict[str, str]:
     if v2:
         out = {"cpu.weight": str(_weight(value.cpu_shares))}

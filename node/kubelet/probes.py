@@ -5,6 +5,7 @@ The results go to the pod's worker, which decides; nothing here stops a containe
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +21,12 @@ _EVENT = {"startupProbe": "Startup", "livenessProbe": "Liveness", "readinessProb
 
 
 class Probes:
-    """The probes of one pod. Its mutable state: a task for each, by container id and kind."""
+    """
+    The probes of one pod.
+
+    Its mutable state: a task for each, by container id and kind; and how often each kind
+    succeeded and failed, by container, for those who ask.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Probes:
         self._clock = clock
         self._wake = wake
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.counts: Counter[tuple[str, str, str]] = Counter()  # container, kind, result
 
     def sync(self, pod: Object, view: PodView, memory: Memory, *, stopping: bool) -> None:
         """Start what is missing, end what is for containers that are gone."""
@@ -107,6 +114,8 @@ class _Probe:
                 problem = str(err) or type(err).__name__
             streak = streak + 1 if before == (not problem) else 1
             before = not problem
+            result = "failed" if problem else "successful"
+            self._owner.counts[self._container["name"], _EVENT[self._kind], result] += 1
             if problem:
                 self._tell(problem)
             if self._settle(problem, streak):

@@ -34,6 +34,7 @@ from node.kubelet.base import (
     key_of,
     uid_of,
 )
+from node.kubelet.counters import Counters
 from node.kubelet.images import Images
 from node.kubelet.recorder import EventRecorder
 from node.kubelet.sources import Sources
@@ -75,6 +76,7 @@ class Kubelet:
         self._gate = gate or OpenGate()
         self._cgroup_root = cgroup_root
         self.recorder = EventRecorder(client, config.node_name, clock)
+        self.counters = Counters()
         self.workers: dict[str, Worker] = {}
         self._owners: dict[str, str] = {}
         self._unclaimed: dict[str, str] = {}  # ids of unknown owners that ended, oldest first
@@ -130,6 +132,7 @@ class Kubelet:
             machine=_machine_resolv_conf(settings.resolv_conf),
             handler_of=self._handler_of,
             pods=lambda: [worker.pod for worker in self.workers.values()],
+            counters=self.counters,
         )
         unsubscribe = self._feed.subscribe([PODS], self._pod_changed)
         try:

@@ -1,12 +1,13 @@
 """
-The kubelet's HTTPS API on port 10250: logs, exec, attach, port-forward, stats, pods.
+The kubelet's HTTPS API on port 10250: logs, exec, attach, port-forward, stats, metrics, pods.
 
-Only the API server gets in, which has authorised the user before it asks, and who is in
-``system:masters``; both by certificates of the cluster's client CA.
+The API server gets in, which has authorised the user before it asks, and whoever it says may
+(:mod:`node.kubelet.authorize`).
 """
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -18,15 +19,14 @@ from aiohttp import web
 from controlplane.client.base import Object
 from controlplane.objects import meta
 from node.cri.base import Runtime, RuntimeFailure
-from node.kubelet import logs, spec, stats, streams
+from node.kubelet import cadvisor, exposition, logs, metrics, spec, stats, streams
+from node.kubelet.authorize import Authorizer
 from node.kubelet.base import Clock, Settings, all_containers
 from node.kubelet.run import Kubelet
 from node.kubelet.view import Seen
 from node.kubelet.worker import Worker
 
 _TRUE = frozenset({"1", "true", "t", "T", "True", "TRUE"})
-_API_SERVER = ("commonName", "system:apiserver")
-_MASTERS = ("organizationName", "system:masters")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -36,20 +36,8 @@ def tls_context(agent_dir: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(agent_dir / "serving-kubelet.crt", agent_dir / "serving-kubelet.key")
     context.load_verify_locations(agent_dir / "client-ca.crt")
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_OPTIONAL  # others come with a token
     return context
-
-
-@web.middleware
-async def _only_the_api_server(request: web.Request, handler: Handler) -> web.StreamResponse:
-    transport = request.transport
-    certificate = transport.get_extra_info("peercert") if transport is not None else None
-    subject = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
-    if _API_SERVER not in subject and _MASTERS not in subject:
-        name = next((v for k, v in subject if k == "commonName"), "system:anonymous")
-        text = f"Forbidden (user={name}, verb={request.method.lower()}, resource=nodes)"
-        return web.Response(status=403, text=text)
-    return await handler(request)
 
 
 @web.middleware
@@ -64,24 +52,33 @@ class KubeletServer:
     """Serves one kubelet. ``secure`` False is for tests: no certificates are asked for."""
 
     def __init__(
-        self, kubelet: Kubelet, runtime: Runtime, clock: Clock, *, secure: bool = True
+        self,
+        kubelet: Kubelet,
+        runtime: Runtime,
+        clock: Clock,
+        *,
+        authorizer: Authorizer | None = None,
+        secure: bool = True,
     ) -> None:
         self._kubelet = kubelet
         self._runtime = runtime
         self._clock = clock
+        self._authorizer = authorizer or Authorizer(None, "", time.monotonic)
         self._secure = secure
         self._runner: web.AppRunner | None = None
 
     def app(self) -> web.Application:
         middlewares = [_say_what_the_runtime_says]
         if self._secure:
-            middlewares.insert(0, _only_the_api_server)
+            middlewares.insert(0, self._only_who_may)
         app = web.Application(middlewares=middlewares)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/pods", self._pods)
         app.router.add_get("/stats/summary", self._summary)
-        app.router.add_get("/metrics/resource", self._metrics)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/metrics/resource", self._resources)
+        app.router.add_get("/metrics/cadvisor", self._cadvisor)
+        app.router.add_get("/metrics/probes", self._probes)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         for verb, handler in (("exec", self._exec), ("attach", self._attach)):
             for path in ("{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"):
@@ -90,6 +87,10 @@ class KubeletServer:
         for path in ("{namespace}/{pod}", "{namespace}/{pod}/{uid}"):
             app.router.add_route("*", f"/portForward/{path}", self._port_forward)
         return app
+
+    @web.middleware
+    async def _only_who_may(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await self._authorizer.refusal(request) or await handler(request)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """Listen; the port, for those who asked for any (0)."""
@@ -126,13 +127,22 @@ class KubeletServer:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
-    async def _summary(self, _request: web.Request) -> web.Response:
-        body = await stats.summary(self._kubelet, self._runtime, self._clock())
+    async def _summary(self, request: web.Request) -> web.Response:
+        brief = request.query.get("only_cpu_and_memory") in _TRUE
+        body = await stats.summary(self._kubelet, self._runtime, self._clock(), brief=brief)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        text = await stats.resource_metrics(self._kubelet, self._runtime, self._clock())
-        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+        return _page(await metrics.own(self._kubelet))
+
+    async def _resources(self, _request: web.Request) -> web.Response:
+        return _page(await metrics.resources(self._kubelet, self._runtime, self._clock()))
+
+    async def _cadvisor(self, _request: web.Request) -> web.Response:
+        return _page(await cadvisor.metrics(self._kubelet, self._runtime, self._clock()))
+
+    async def _probes(self, _request: web.Request) -> web.Response:
+        return _page(metrics.probes(self._kubelet))
 
     def _worker(self, request: web.Request) -> Worker:
         info = request.match_info
@@ -261,6 +271,10 @@ class KubeletServer:
             limit=int(query["limitBytes"]) if "limitBytes" in query else None,
             stream=query.get("stream", "All"),
         )
+
+
+def _page(text: str) -> web.Response:
+    return web.Response(body=text.encode(), headers={"Content-Type": exposition.CONTENT_TYPE})
 
 
 def _wanted(request: web.Request) -> streams.Wanted:

@@ -10,6 +10,7 @@ the runtime still has of it.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from node.kubelet.base import POD_UID, PODS, all_containers, key_of, uid_of
 from node.kubelet.plan import CRASH_LOOP, Plan, plan
 from node.kubelet.probes import Probes, with_field_path
 from node.kubelet.view import Memory, PodView, Seen
+from node.kubelet.volumes import Ready
 
 _log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 4096
@@ -82,6 +84,16 @@ class Worker:
         self._report = asyncio.Event()
         self._written = asyncio.Event()
         self._cleaned = False
+
+    @property
+    def ready(self) -> Ready | None:
+        """Its volumes, once they are there."""
+        return self._hands.ready
+
+    @property
+    def probed(self) -> Counter[tuple[str, str, str]]:
+        """How often each probe succeeded and failed: container, kind, result."""
+        return self._probes.counts
 
     # -- what others tell it; none of these waits
 

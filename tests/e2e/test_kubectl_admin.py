@@ -167,7 +167,12 @@ def test_the_kubelet_is_reached_through_the_server(space: Space) -> None:
     assert space.kubectl("get", "--raw", f"{path}/healthz") == "ok"
     summary = json.loads(space.kubectl("get", "--raw", f"{path}/stats/summary"))
     assert summary["node"]["nodeName"] == "pi"
-    assert "node_cpu_usage_seconds_total" in space.kubectl("get", "--raw", f"{path}/metrics")
+    for page, series in (
+        ("metrics", 'kubelet_node_name{node="pi"} 1'),
+        ("metrics/resource", "node_cpu_usage_seconds_total"),
+        ("metrics/cadvisor", "machine_cpu_cores"),
+    ):
+        assert series in space.kubectl("get", "--raw", f"{path}/{page}")
     assert "apiserver_request_total" in space.kubectl("get", "--raw", "/metrics")
 
 

@@ -84,7 +84,7 @@ class Kubelets:
         target = targets.kubelet_of(parts, name)
         tls = parts.kubelet_tls if target.scheme == "https" else None
         began = loop.time()
-        url = f"{target.origin}/stats/summary"
+        url = f"{target.origin}/stats/summary?only_cpu_and_memory=true"
         async with session.get(url, ssl=tls if tls is not None else True) as answer:
             answer.raise_for_status()
             body = await answer.read()

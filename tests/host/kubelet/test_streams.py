@@ -265,7 +265,7 @@ async def test_stats_and_pods_are_served(kubectl: Kubectl) -> None:
     _, pods = await kubectl.get("/pods")
     (shown,) = [p for p in json.loads(summary)["pods"] if p["podRef"]["name"] == "st"]
     assert shown["containers"][0]["memory"]["workingSetBytes"] > 0
-    assert 'pod_memory_working_set_bytes{namespace="default",pod="st"}' in metrics
+    assert 'pod_memory_working_set_bytes{pod="st",namespace="default"}' in metrics
     assert json.loads(pods)["items"][0]["metadata"]["name"] == "st"
     assert await kubectl.get("/healthz") == (200, "ok")
 
