@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,12 @@ class Config:
     def log_dir(self) -> Path:
         """Where containers' logs go; the path is kubelet's, log shippers look there."""
         return Path("/var/log/pods")
+
+    @property
+    def own_ports(self) -> tuple[int, ...]:
+        """TCP ports of the kubelet and, on a server, of the API server."""
+        api = urlsplit(self.server).port if self.is_server else None
+        return (self.kubelet_port, *([api] if api else []))
 
     @property
     def cni_conf_dir(self) -> Path:

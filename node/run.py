@@ -96,7 +96,13 @@ async def _work(
         running += [
             tasks.create_task(PodNetwork(config, cache, nft).run()),
             tasks.create_task(
-                ServiceProxy(config, cache, nft, own_ips=frozenset({config.cluster_dns})).run()
+                ServiceProxy(
+                    config,
+                    cache,
+                    nft,
+                    own_ips=frozenset({config.cluster_dns}),
+                    own_ports=config.own_ports,
+                ).run()
             ),
             tasks.create_task(DnsServer(config, cache, custom_feed=cache).run()),
             tasks.create_task(

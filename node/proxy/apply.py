@@ -51,7 +51,8 @@ class ServiceProxy:
 
     ``feed`` must know all current objects when :meth:`run` is called: the first
     transaction replaces whatever table there was. ``own_ips``: cluster IPs that this
-    node answers itself (its DNS), which are left alone. ``netns`` as for :class:`Nft`.
+    node answers itself (its DNS), which are left alone. ``own_ports``: TCP ports of the kubelet
+    and the API server, which nobody may take. ``netns`` as for :class:`Nft`.
 
     Mutable state, changed on the event loop only: the parsed services and endpoints, the
     ruleset, the owners to be planned again. The rules stay when it stops.
@@ -64,6 +65,7 @@ class ServiceProxy:
         nft: Nft,
         *,
         own_ips: frozenset[IPv4Address] = frozenset(),
+        own_ports: tuple[int, ...] = (),
         netns: str = "",
         health_host: str = "0.0.0.0",
     ) -> None:
@@ -77,6 +79,7 @@ class ServiceProxy:
             cluster_cidr=config.cluster_cidr,
             service_cidr=config.service_cidr,
             own_ips=own_ips,
+            own_ports=own_ports,
         )
         self._ruleset = Ruleset(FAMILY, TABLE, fixed_text(self._facts))
         self._services: dict[ServiceKey, Service] = {}
@@ -130,7 +133,7 @@ class ServiceProxy:
         new = change.new
         parsed = parse_service(new) if new is not None else None
         if parsed == self._services.get(key):
-            return  # labels, annotations, conditions
+            return  # labels, most annotations, conditions
         if parsed is None:
             del self._services[key]
         else:

@@ -43,6 +43,9 @@ class Facts:
     service_cidr: IPv4Network
     # Cluster IPs that a process of this node answers itself: never translated.
     own_ips: frozenset[IPv4Address]
+    # TCP ports at the node's own addresses that no service and no pod may take: without the
+    # kubelet and the API server nobody could take them back.
+    own_ports: tuple[int, ...] = ()
 
 
 def fixed_text(facts: Facts) -> str:
@@ -52,6 +55,8 @@ def fixed_text(facts: Facts) -> str:
     mark = f"meta mark set meta mark | {MASQUERADE:#x}"
     unmark = f"meta mark set meta mark & {0xFFFFFFFF ^ MASQUERADE:#x}"
     transports = "meta l4proto { tcp, udp, sctp }"
+    ports = ", ".join(map(str, facts.own_ports))
+    keep = f"tcp dport {{ {ports} }} fib daddr type local return" if ports else ""
     return f"""
 map service_ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
 map node_ports {{ type inet_proto . inet_service : verdict; }}
@@ -63,6 +68,7 @@ chain refuse {{
   reject
 }}
 chain services {{
+  {keep}
   {others} ip saddr != {facts.cluster_cidr} {mark}
   ip daddr . meta l4proto . th dport vmap @service_ips
   {transports} dnat ip to ip daddr . meta l4proto . th dport map @host_port_ips

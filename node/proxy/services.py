@@ -7,12 +7,13 @@ ExternalName services have nothing to forward and are no :class:`Service` here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses, ip_network
 from typing import Any, NamedTuple
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
+SOURCES_ANNOTATION = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 
 
@@ -69,17 +70,26 @@ def _ipv4(texts: list[Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _ranges(texts: list[str]) -> tuple[str, ...]:
-    networks = []
-    for text in texts:
-        try:
-            networks.append(IPv4Network(text.strip(), strict=False))
-        except ValueError:
-            continue
-    if texts and not networks:
-        return ("255.255.255.255/32",)  # ranges of another family only: nobody may
+_NOBODY = ("255.255.255.255/32",)
+
+
+def _ranges(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """
+    Who may use the load balancer's addresses; empty: everybody.
+
+    The annotation counts where the field is empty. What cannot be understood admits nobody.
+    """
+    told = ((metadata.get("annotations") or {}).get(SOURCES_ANNOTATION) or "").strip()
+    texts = spec.get("loadBalancerSourceRanges") or (told.split(",") if told else [])
+    try:
+        networks = [ip_network(text.strip(), strict=False) for text in texts]
+    except ValueError:
+        return _NOBODY
+    mine = [network for network in networks if isinstance(network, IPv4Network)]
+    if texts and not mine:
+        return _NOBODY  # ranges of another family only
     # nft refuses overlapping elements.
-    return tuple(str(network) for network in collapse_addresses(networks))
+    return tuple(str(network) for network in collapse_addresses(mine))
 
 
 def _ports(spec: Mapping[str, Any], *, has_node_ports: bool) -> tuple[Port, ...]:
@@ -126,7 +136,7 @@ def parse_service(service: Mapping[str, Any]) -> Service | None:
             if balanced
             else []
         ),
-        source_ranges=_ranges(spec.get("loadBalancerSourceRanges") or []) if balanced else (),
+        source_ranges=_ranges(metadata, spec) if balanced else (),
         ports=_ports(spec, has_node_ports=kind in ("NodePort", "LoadBalancer")),
         affinity_seconds=_affinity(spec),
         internal_local=spec.get("internalTrafficPolicy") == "Local",

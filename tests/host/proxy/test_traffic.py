@@ -46,10 +46,18 @@ def host() -> Iterator[Host]:
 
 
 @contextlib.asynccontextmanager
-async def running(host: Host, objects: Objects) -> AsyncIterator[ServiceProxy]:
-    config = cast(Config, _Config())
+async def running(
+    host: Host, objects: Objects, *, own_ports: tuple[int, ...] = ()
+) -> AsyncIterator[ServiceProxy]:
     netns = host.node.path
-    proxy = ServiceProxy(config, objects, Nft(netns=netns), netns=netns, health_host="127.0.0.1")
+    proxy = ServiceProxy(
+        cast(Config, _Config()),
+        objects,
+        Nft(netns=netns),
+        own_ports=own_ports,
+        netns=netns,
+        health_host="127.0.0.1",
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(proxy.run())
         async with asyncio.timeout(10):
@@ -154,6 +162,69 @@ async def test_a_load_balancer_address_admits_only_its_source_ranges(host: Host)
         assert found == "one 10.42.0.1"
         with pytest.raises(TimeoutError):
             await ask_tcp(host.client, "198.51.100.7", 80, source="192.0.2.10", seconds=0.3)
+
+
+async def test_source_ranges_of_the_annotation_hold_for_the_load_balancer_only(host: Host) -> None:
+    one = host.add_pod("10.42.0.2")
+    objects = Objects()
+    web(
+        objects,
+        "10.42.0.2",
+        type="LoadBalancer",
+        status={"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}},
+    )
+    body = dict(objects.list(SERVICES)[0])
+    annotation = {"service.beta.kubernetes.io/load-balancer-source-ranges": "198.51.100.0/24"}
+    objects.put(SERVICES, body | {"metadata": body["metadata"] | {"annotations": annotation}})
+    async with Server(one, "one", 8080), running(host, objects):
+        with pytest.raises(TimeoutError):
+            await ask_tcp(host.client, "192.0.2.1", 80, seconds=0.3)
+        assert (await ask_tcp(host.client, "192.0.2.1", 30080)).startswith("one")
+        assert (await ask_tcp(host.client, "10.43.0.80", 80)).startswith("one")
+
+
+async def test_a_load_balancer_keeps_the_address_of_its_client_with_the_local_policy(
+    host: Host,
+) -> None:
+    one = host.add_pod("10.42.0.2")
+    objects = Objects()
+    spec = {
+        "type": "LoadBalancer",
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}},
+    }
+    web(objects, "10.42.0.2", **spec)
+    async with Server(one, "one", 8080), running(host, objects) as proxy:
+        assert await ask_tcp(host.client, "192.0.2.1", 80) == "one 10.42.0.1"
+        web(objects, "10.42.0.2", externalTrafficPolicy="Local", **spec)
+        await settled(proxy)
+        assert await ask_tcp(host.client, "192.0.2.1", 80) == "one 192.0.2.9"
+
+
+@pytest.mark.parametrize("how", ["load balancer", "external IP", "host port"])
+async def test_the_nodes_own_ports_are_never_taken(host: Host, how: str) -> None:
+    one = host.add_pod("10.42.0.2")
+    objects = Objects()
+    if how == "host port":
+        port = {"containerPort": 8080, "hostPort": 80}
+        pod = {
+            "metadata": {"namespace": "default", "name": "one"},
+            "spec": {"nodeName": "n1", "containers": [{"ports": [port]}]},
+            "status": {"podIP": "10.42.0.2", "phase": "Running"},
+        }
+        objects.put(PODS, pod)
+    elif how == "external IP":
+        web(objects, "10.42.0.2", externalIPs=["192.0.2.1"])
+    else:
+        given = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}}
+        web(objects, "10.42.0.2", type="LoadBalancer", status=given)
+    async with (
+        Server(one, "one", 8080),
+        Server(host.node, "node", 80),
+        running(host, objects, own_ports=(80,)),
+    ):
+        assert await ask_tcp(host.client, "192.0.2.1", 80) == "node 192.0.2.9"
+        assert (await ask_tcp(host.node, "192.0.2.1", 80)).startswith("node")
+        assert (await ask_tcp(one, "192.0.2.1", 80)).startswith("node")
 
 
 async def test_an_external_ip_is_forwarded(host: Host) -> None:

@@ -181,7 +181,7 @@ def test_a_condition_comes_and_goes_with_its_conflict_and_leaves_others() -> Non
 
 
 def body(spec: dict[str, Any], ingress: list[Any], manager: str = "") -> dict[str, Any]:
-    fields = {"f:status": {"f:loadBalancer": {"f:ingress": {}}}}
+    fields: Any = {"f:status": {"f:loadBalancer": {"f:ingress": {}}}}
     metadata = {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "1"}
     return {
         "metadata": {**metadata, "managedFields": [{"manager": manager, "fieldsV1": fields}]},

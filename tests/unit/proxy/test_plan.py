@@ -126,6 +126,28 @@ def test_source_ranges_are_joined_and_those_of_ipv6_only_admit_nobody() -> None:
     assert closed.source_ranges == ("255.255.255.255/32",)
 
 
+@pytest.mark.parametrize(
+    ("told", "field", "expected"),
+    [
+        (" 10.0.0.0/8, 192.0.2.1/32 ", [], ("10.0.0.0/8", "192.0.2.1/32")),
+        ("10.0.0.0/8", ["192.0.2.1/32"], ("192.0.2.1/32",)),
+        ("10.0.0.0/8,what", [], ("255.255.255.255/32",)),
+        ("", [], ()),
+    ],
+)
+def test_source_ranges_of_the_annotation_count_where_the_field_is_empty(
+    told: str, field: list[str], expected: tuple[str, ...]
+) -> None:
+    body = dict(
+        service("web", "10.43.0.80", [HTTP], type="LoadBalancer", loadBalancerSourceRanges=field)
+    )
+    annotation = {"service.beta.kubernetes.io/load-balancer-source-ranges": told}
+    body["metadata"] = {**body["metadata"], "annotations": annotation}
+    found = parse_service(body)
+    assert found is not None
+    assert found.source_ranges == expected
+
+
 def condition(address: str, **conditions: bool) -> dict[str, Any]:
     return {"addresses": [address], "nodeName": "n1", "conditions": conditions}
 
