@@ -45,17 +45,19 @@ bench: setup-dev images ## Measure, and write docs/benchmarks.md
 	$(BIN)/python -m tests.bench.report
 
 lock: ## Pin the dependencies anew (needs uv)
-	@for set in build runtime dev; do uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade requirements/$$set.in -o requirements/$$set.txt; done
+	@for set in build runtime dev traefik; do uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## Remove what was set up here (not the data)
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
-setup: .cache/packages .cache/runtime
-setup-dev: .cache/packages .cache/test-packages .cache/dev
+setup: .cache/packages .cache/runtime .cache/charts
+setup-dev: .cache/packages .cache/test-packages .cache/dev .cache/charts .cache/ingress
 
 images: .cache/packages .cache/runtime
 	@echo "== images of a node without a registry"
 	@$(BIN)/python image-build/images.py $(DATA)/agent/images
+	@echo "== image of the ingress controller (Traefik), fetched once"
+	@$(BIN)/python image-build/traefik.py $(DATA)/agent/images
 
 # A stamp says what was set up; it holds the names, so that a longer list is set up again.
 .cache/packages: Makefile
@@ -84,6 +86,17 @@ $(BIN)/python: | .cache/packages
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+.cache/charts: $(shell find charts -type f) image-build/charts.py .cache/runtime
+	@echo "== charts of packaged components"
+	@$(BIN)/python image-build/charts.py --packaged >/dev/null
+	@touch $@
+
+# For the tests; without it those of Traefik are skipped and say so.
+.cache/ingress: requirements/traefik.txt image-build/traefik.py .cache/runtime
+	@echo "== image of the ingress controller (Traefik), fetched once"
+	@$(BIN)/python image-build/traefik.py .cache/traefik/images
+	@if [ -e .cache/traefik/images/pinnace-traefik.tar ]; then touch $@; fi
 
 .cache/dev: requirements/dev.txt .cache/runtime
 	@echo "== Python packages for tests"

@@ -6,12 +6,14 @@ The parts of the control plane, made from the configuration and passed by argume
 
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from controlplane.api.admission.registry import default_admissions
 from controlplane.api.admission.resource_quota import ResourceQuota
 from controlplane.api.admission.unsupported import Unsupported
+from controlplane.api.app import Around
 from controlplane.api.authn import (
     BootstrapTokenAuthenticator,
     CertificateAuthenticator,
@@ -32,6 +34,7 @@ from controlplane.api.rbac import Rbac
 from controlplane.api.reviews import StandardReviews
 from controlplane.api.server import client_tls, server_tls
 from controlplane.api.service_accounts import ServiceAccountAuthenticator
+from controlplane.api.static import StaticFiles
 from controlplane.api.tokens import Reference, ServiceAccountTokens
 from controlplane.client.base import Client, Object
 from controlplane.config import Config
@@ -67,7 +70,8 @@ from controlplane.controllers.volumes.binder import CLAIM_BINDER
 from controlplane.controllers.volumes.ephemeral import EPHEMERAL
 from controlplane.controllers.volumes.expansion import EXPANSION
 from controlplane.controllers.volumes.phases import VOLUME_PHASES
-from controlplane.deploy.deployer import Deployer
+from controlplane.deploy import folder as deploy
+from controlplane.deploy.deployer import Deployer, Packaged
 from controlplane.objects.facts import builtin_kinds, load_schemas
 from controlplane.objects.kinds import Kinds
 from controlplane.objects.schema import Schemas
@@ -184,6 +188,14 @@ def listener_tls(pki: Pki) -> ssl.SSLContext:
     return context
 
 
+def around(config: Config) -> Around:
+    """What surrounds the API of the API server."""
+    static = StaticFiles((deploy.STATIC, config.server_dir / "static"))
+    return Around(
+        address=f"{config.advertise_address}:{config.https_port}", extra={"static": static}
+    )
+
+
 def deployer(base: Foundation, client: Client, clock: Clock) -> Deployer:
     """Of the manifests folder."""
     config = base.config
@@ -194,16 +206,22 @@ def deployer(base: Foundation, client: Client, clock: Clock) -> Deployer:
         manifests=config.server_dir / "manifests",
         node_name=config.node_name,
         disable=config.disable,
-        variables={
-            "CLUSTER_DNS": str(config.cluster_dns),
-            "CLUSTER_DNS_LIST": f"[{config.cluster_dns}]",
-            "CLUSTER_DNS_IPFAMILYPOLICY": "SingleStack",
-            "CLUSTER_DOMAIN": config.cluster_domain,
-            "DEFAULT_LOCAL_STORAGE_PATH": str(config.data_dir / "storage"),
-            "SYSTEM_DEFAULT_REGISTRY": "",
-            "SYSTEM_DEFAULT_REGISTRY_RAW": "",
-        },
+        packaged=Packaged(source=deploy.PACKAGED, variables=_variables(config)),
     )
+
+
+def _variables(config: Config) -> Mapping[str, str]:
+    """Of packaged manifests, by K3s's names; %{KUBERNETES_API}% is left to the Helm operator."""
+    registry = config.system_default_registry
+    return {
+        "CLUSTER_DNS": str(config.cluster_dns),
+        "CLUSTER_DNS_LIST": f"[{config.cluster_dns}]",
+        "CLUSTER_DNS_IPFAMILYPOLICY": "SingleStack",
+        "CLUSTER_DOMAIN": config.cluster_domain,
+        "DEFAULT_LOCAL_STORAGE_PATH": config.local_storage_path or str(config.data_dir / "storage"),
+        "SYSTEM_DEFAULT_REGISTRY": f"{registry}/" if registry else "",
+        "SYSTEM_DEFAULT_REGISTRY_RAW": registry,
+    }
 
 
 def controllers(base: Foundation) -> tuple[Controller, ...]:

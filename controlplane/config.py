@@ -32,6 +32,8 @@ class Config:
     write_kubeconfig_mode: int  # 0o600
     token: str  # "": made at the first start
     datastore_endpoint: str  # "": the embedded SQLite
+    system_default_registry: str = ""  # host[:port] of the images of packaged components
+    local_storage_path: str = ""  # of local-path volumes; "": below data_dir
 
     @property
     def server_dir(self) -> Path:
@@ -69,4 +71,6 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         write_kubeconfig_mode=int(settings["write-kubeconfig-mode"], 8),
         token=settings["token"],
         datastore_endpoint=settings["datastore-endpoint"],
+        system_default_registry=settings["system-default-registry"].rstrip("/"),
+        local_storage_path=settings["default-local-storage-path"],
     )

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from controlplane.api.app import ApiServer, Around
+from controlplane.api.app import ApiServer
 from controlplane.api.bootstrap_objects import ensure_bootstrap_objects, ensure_service_cidr
 from controlplane.api.bootstrap_policy import ensure_policy
 from controlplane.api.customresources.serve import CustomKinds
@@ -22,6 +22,7 @@ from controlplane.api.server import Listener
 from controlplane.assemble import (
     ITSELF,
     Foundation,
+    around,
     controllers,
     deployer,
     foundation,
@@ -68,8 +69,7 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
     async with asyncio.TaskGroup() as tasks:
         following = tasks.create_task(base.cache.follow(base.store))
         made = parts(base)
-        address = f"{base.config.advertise_address}:{base.config.https_port}"
-        api = ApiServer(made, Around(address=address))
+        api = ApiServer(made, around(base.config))
         CustomKinds(
             base.kinds,
             base.schemas,

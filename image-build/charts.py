@@ -1,8 +1,10 @@
 """
 Packs the charts, so that the same files give the same archive, and writes the example.
 
-``examples/hello.yaml`` carries its chart within itself: it can be applied to a node
-that has no network. Usage: ``charts.py``, after a change of ``charts/hello``.
+The charts of packaged components go where the API server serves them from, as a part of the
+package: ``controlplane/deploy/static/charts``. ``examples/hello.yaml`` carries its chart within
+itself: it can be applied to a node that has no network. Usage: ``charts.py``, after a change of
+``charts``; ``charts.py --packaged`` leaves the example alone.
 """
 
 import base64
@@ -13,8 +15,12 @@ import tarfile
 import textwrap
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "hello.yaml"
+STATIC = ROOT / "controlplane" / "deploy" / "static" / "charts"
+PACKAGED = ("traefik", "traefik-crd")
 
 _EXAMPLE = """\
 # A web page on the node's own address, installed by the Helm operator:
@@ -61,12 +67,37 @@ def example(packed: bytes) -> str:
     return _EXAMPLE.format(content="\n".join(f"    {line}" for line in lines))
 
 
-def main() -> int:
-    EXAMPLE.parent.mkdir(exist_ok=True)
-    EXAMPLE.write_text(example(pack(ROOT / "charts" / "hello")))
-    sys.stdout.write(f"{EXAMPLE}\n")
+def file_name(folder: Path) -> str:
+    """As ``helm package`` calls it: name and version."""
+    about = yaml.safe_load((folder / "Chart.yaml").read_text())
+    return f"{about['name']}-{about['version']}.tgz"
+
+
+def write_packaged(target: Path = STATIC) -> list[Path]:
+    """Pack what is new or changed, and remove what is of another version; all that is there."""
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = {file_name(ROOT / "charts" / name): pack(ROOT / "charts" / name) for name in PACKAGED}
+    for path in target.glob("*.tgz"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, data in wanted.items():
+        path = target / name
+        if not path.exists() or path.read_bytes() != data:
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(data)
+            partial.rename(path)
+    return sorted(target / name for name in wanted)
+
+
+def main(arguments: list[str]) -> int:
+    for path in write_packaged():
+        sys.stdout.write(f"{path}\n")
+    if arguments != ["--packaged"]:
+        EXAMPLE.parent.mkdir(exist_ok=True)
+        EXAMPLE.write_text(example(pack(ROOT / "charts" / "hello")))
+        sys.stdout.write(f"{EXAMPLE}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ def load(folder: Path = FOLDER) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.yaml")):
         data = path.read_bytes()
         checksum = hashlib.sha256(data).hexdigest()
-        for body in parse(data, {}):
+        for body in parse(data):
             body["metadata"].setdefault("annotations", {})[CHECKSUM] = checksum
             found.append(body)
     return found

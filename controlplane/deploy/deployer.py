@@ -10,12 +10,13 @@ Source: K3s, "Auto-Deploying Manifests".
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from controlplane.client.base import Client, Object, Selection, Unreachable
 from controlplane.deploy.definitions import ADDONS, ensure_crds
-from controlplane.deploy.folder import File, Listing, is_disabled, read
+from controlplane.deploy.folder import File, Listing, is_disabled, read, stage_packaged
 from controlplane.deploy.inotify import Folders
 from controlplane.deploy.manifest import ParseError, parse
 from controlplane.deploy.objects import (
@@ -39,6 +40,14 @@ log = logging.getLogger(__name__)
 FIRST_RETRY, LONGEST_RETRY = 0.25, 60.0  # seconds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaged:
+    """The manifests of the node's own components, and what their variables stand for."""
+
+    source: Path
+    variables: Mapping[str, str]
+
+
 class Deployer:
     """
     Runs until cancelled.
@@ -56,10 +65,10 @@ class Deployer:
         manifests: Path,
         node_name: str,
         disable: frozenset[str] = frozenset(),
-        variables: Mapping[str, str] | None = None,
+        packaged: Packaged | None = None,
     ) -> None:
         self._client, self._clock, self._root = client, clock, manifests
-        self._disable, self._variables = disable, variables or {}
+        self._disable, self._packaged = disable, packaged
         self._objects = Objects(client, kinds, f"deploy@{node_name}")
         self._applied: set[Path] = set()
         self._backoff: Backoff[str] = Backoff(FIRST_RETRY, LONGEST_RETRY)
@@ -69,12 +78,24 @@ class Deployer:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._recorder = Recorder(self._client, self._clock, group.create_task)
-            await asyncio.to_thread(self._root.mkdir, mode=0o700, parents=True, exist_ok=True)
+            await asyncio.to_thread(self._stage)
             folders = Folders()
             try:
                 await self._until_done(folders)
             finally:
                 folders.close()
+
+    def _stage(self) -> None:
+        """What a full disk does not take now is put there at the next start."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._packaged is None:
+            return
+        source, variables = self._packaged.source, self._packaged.variables
+        try:
+            for path in stage_packaged(source, self._root, self._disable, variables):
+                log.info("writing manifest: %s", path)
+        except OSError as err:
+            log.error("the packaged manifests cannot be written: %s", err)  # noqa: TRY400
 
     async def wait_idle(self) -> None:
         """Until a pass is over and nothing has changed since."""
@@ -143,7 +164,7 @@ class Deployer:
         if file.problem:
             raise _Failed("ReadManifestFailed", "Read", file.problem)
         try:
-            objects = await asyncio.to_thread(parse, file.data, self._variables)
+            objects = await asyncio.to_thread(parse, file.data)
         except ParseError as err:
             raise _Failed("ParseManifestFailed", "Parse", str(err)) from err
         first = file.checksum != (addon.get("spec") or {}).get("checksum")
@@ -208,7 +229,7 @@ class Deployer:
 
     def _kinds_in(self, file: File) -> set[tuple[str, str]]:
         try:
-            return set(gvks_of(parse(file.data, self._variables)))
+            return set(gvks_of(parse(file.data)))
         except ParseError:
             return set()
 

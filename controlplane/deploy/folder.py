@@ -7,10 +7,15 @@ Source: K3s, "Auto-Deploying Manifests".
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane.deploy.manifest import substitute
+
+_HERE = Path(__file__).parent
+PACKAGED = _HERE / "packaged"  # manifests of the node's own components
+STATIC = _HERE / "static"  # served below /static; the charts in it are packed by make
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -76,12 +81,15 @@ def _walk(root: Path, folders: list[Path]) -> Iterator[Path]:
             yield from (Path(folder) / name for name in names)
 
 
-def stage_packaged(source: Path, manifests: Path, disable: frozenset[str]) -> list[Path]:
+def stage_packaged(
+    source: Path, manifests: Path, disable: frozenset[str], variables: Mapping[str, str]
+) -> list[Path]:
     """
     Put the packaged manifests into the folder and return what was written.
 
-    A file that is there with the same content is not touched; of a disabled component
-    nothing is put there.
+    ``variables`` are filled in here, as with K3s: a user's own manifest is taken as it is. A
+    file that is there with the same content is not touched; of a disabled component nothing
+    is put there.
     """
     written: list[Path] = []
     manifests.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,7 +97,7 @@ def stage_packaged(source: Path, manifests: Path, disable: frozenset[str]) -> li
         if path.suffix.lower() not in SUFFIXES or is_disabled(path, source, disable):
             continue
         target = manifests / path.relative_to(source)
-        data = path.read_bytes()
+        data = substitute(path.read_text(), variables).encode()
         if target.exists() and target.read_bytes() == data:
             continue
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 """
-The text of a manifest as objects: YAML or JSON, many documents, lists, variables.
+The text of a manifest as objects: YAML or JSON, many documents, lists; variables of packaged ones.
 
 Pure; numbers and times are read as Kubernetes reads them, which differs from PyYAML in that
 a date is a string.
@@ -38,10 +38,10 @@ def substitute(text: str, variables: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), text)
 
 
-def parse(data: bytes, variables: Mapping[str, str]) -> list[dict[str, Any]]:
+def parse(data: bytes) -> list[dict[str, Any]]:
     """Raise :class:`ParseError` for what is no manifest; empty documents are left out."""
     try:
-        text = substitute(data.decode("utf-8-sig"), variables)
+        text = data.decode("utf-8-sig")
         documents = list(yaml.load_all(text, Loader=_Loader))
     except (UnicodeDecodeError, yaml.YAMLError, ValueError) as err:
         raise ParseError(str(err)) from err

@@ -107,6 +107,7 @@ class Node:
     flags: Sequence[str] = ()
     process: "subprocess.Popen[bytes] | None" = None
     extra_environment: dict[str, str] = field(default_factory=dict)
+    ingress: bool = False  # with Traefik, whose image takes seconds to import
 
     @property
     def data(self) -> Path:
@@ -133,6 +134,7 @@ class Node:
             f"--config={self.folder / 'config.yaml'}",
             "--node-name=pi",
             f"--node-ip={ADDRESS}",
+            *(() if self.ingress else ("--disable=traefik",)),
             *self.flags,
         ]
 
@@ -254,14 +256,19 @@ def with_images(node: Node) -> Node:
     """The same node, given the images of a node without a registry."""
     images = node.data / "agent" / "images"
     run(sys.executable, str(ROOT / "image-build" / "images.py"), str(images))
+    if node.ingress:
+        run(sys.executable, str(ROOT / "image-build" / "charts.py"), "--packaged")
+        run(sys.executable, str(ROOT / "image-build" / "traefik.py"), str(images))
     return node
 
 
 @contextlib.contextmanager
-def booted(folder: Path, *flags: str, name: str = "pinnace-e2e") -> Iterator[Node]:
+def booted(
+    folder: Path, *flags: str, name: str = "pinnace-e2e", ingress: bool = False
+) -> Iterator[Node]:
     """A node that runs, with the images of a node without a registry."""
     with Namespace(f"{name}-{os.getpid()}") as namespace:
-        node = with_images(Node(folder, namespace, flags))
+        node = with_images(Node(folder, namespace, flags, ingress=ingress))
         try:
             node.start()
             yield node

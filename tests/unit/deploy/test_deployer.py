@@ -10,7 +10,7 @@ from typing import Any
 from controlplane.api.customresources.serve import CustomKinds
 from controlplane.controllers import customresources
 from controlplane.deploy.definitions import ADDONS, ensure_crds
-from controlplane.deploy.deployer import Deployer
+from controlplane.deploy.deployer import Deployer, Packaged
 from controlplane.objects.facts import schema_by_name
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import CONFIG_MAPS, EVENTS, NAMESPACES
@@ -61,7 +61,10 @@ async def _cancelled(task: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def deploying(served: Served, root: Path, *disable: str) -> AsyncIterator[None]:
+async def deploying(
+    served: Served, root: Path, *disable: str, packaged: Path | None = None
+) -> AsyncIterator[None]:
+    variables = {"CLUSTER_DNS": "10.43.0.10"}
     deployer = Deployer(
         client=served.client,
         kinds=served.parts.kinds,
@@ -69,7 +72,7 @@ async def deploying(served: Served, root: Path, *disable: str) -> AsyncIterator[
         manifests=root,
         node_name="n1",
         disable=frozenset(disable),
-        variables={"CLUSTER_DNS": "10.43.0.10"},
+        packaged=Packaged(source=packaged, variables=variables) if packaged else None,
     )
     task = asyncio.ensure_future(deployer.run())
     try:
@@ -116,7 +119,7 @@ async def test_a_file_is_applied_pruned_and_remembered(tmp_path: Path) -> None:
         await until(served, lambda: served.parts.kinds.by_kind("k3s.cattle.io/v1", "Addon"))
         file.write_text(f"{config_map('a')}---\n{config_map('b')}")
         await until(served, lambda: is_applied(served, "app"))
-        assert get(served, "a")["data"] == {"value": "1", "dns": "10.43.0.10"}
+        assert get(served, "a")["data"] == {"value": "1", "dns": "%{CLUSTER_DNS}%"}
         assert addon(served, "app")["spec"]["source"] == str(file)
         file.write_text(config_map("a", "2"))
         await until(served, lambda: get(served, "b") is None)
@@ -198,3 +201,32 @@ async def test_a_disabled_component_goes_with_its_file(tmp_path: Path) -> None:
             await until(served, lambda: addon(served, "app") is None)
         assert get(served, "a") is None
         assert not (root / "app.yaml").exists()
+
+
+async def test_a_packaged_component_is_there_until_it_is_disabled(tmp_path: Path) -> None:
+    root, packaged = tmp_path / "manifests", tmp_path / "packaged"
+    packaged.mkdir()
+    (packaged / "part.yaml").write_text(config_map("part"))
+    async with cluster() as served:
+        async with deploying(served, root, packaged=packaged):
+            await until(served, lambda: is_applied(served, "part"))
+        assert get(served, "part")["data"]["dns"] == "10.43.0.10"
+        async with deploying(served, root, "part", packaged=packaged):
+            await until(served, lambda: addon(served, "part") is None)
+        assert get(served, "part") is None
+        assert not (root / "part.yaml").exists()
+        async with deploying(served, root, packaged=packaged):
+            await until(served, lambda: is_applied(served, "part"))
+
+
+async def test_a_skipped_component_is_put_there_and_not_applied(tmp_path: Path) -> None:
+    root, packaged = tmp_path / "manifests", tmp_path / "packaged"
+    packaged.mkdir()
+    root.mkdir()
+    (root / "part.yaml.skip").touch()
+    for name in ("part", "whole"):
+        (packaged / f"{name}.yaml").write_text(config_map(name))
+    async with cluster() as served, deploying(served, root, packaged=packaged):
+        await until(served, lambda: is_applied(served, "whole"))
+        assert (root / "part.yaml").exists()
+        assert addon(served, "part") is None

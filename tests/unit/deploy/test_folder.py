@@ -47,14 +47,25 @@ def test_components_are_disabled_by_file_or_folder(tmp_path: Path) -> None:
 
 def test_packaged_manifests_are_staged_once_and_disabled_ones_never(tmp_path: Path) -> None:
     source, target = tmp_path / "charts", tmp_path / "manifests"
-    write(source / "a.yaml", "a: 1")
+    write(source / "a.yaml", "a: %{CLUSTER_DNS}% %{KUBERNETES_API}%")
     write(source / "off.yaml", "b: 1")
-    disable = frozenset({"off"})
-    assert stage_packaged(source, target, disable) == [target / "a.yaml"]
-    assert stage_packaged(source, target, disable) == []
+    write(source / "folder" / "off.yaml", "c: 1")
+    disable, variables = frozenset({"off"}), {"CLUSTER_DNS": "10.43.0.10"}
+    assert stage_packaged(source, target, disable, variables) == [target / "a.yaml"]
+    assert stage_packaged(source, target, disable, variables) == []
     write(target / "a.yaml", "changed by hand")
-    assert stage_packaged(source, target, disable) == [target / "a.yaml"]
-    assert (target / "a.yaml").read_text() == "a: 1"
+    assert stage_packaged(source, target, disable, variables) == [target / "a.yaml"]
+    # What only the Helm operator knows is left to it.
+    assert (target / "a.yaml").read_text() == "a: 10.43.0.10 %{KUBERNETES_API}%"
+
+
+def test_another_setting_stages_the_manifest_anew(tmp_path: Path) -> None:
+    source, target = tmp_path / "packaged", tmp_path / "manifests"
+    write(source / "a.yaml", "a: %{CLUSTER_DNS}%")
+    for address in ("10.43.0.10", "10.44.0.10"):
+        assert stage_packaged(source, target, frozenset(), {"CLUSTER_DNS": address})
+        assert (target / "a.yaml").read_text() == f"a: {address}"
+    assert [path.name for path in target.iterdir()] == ["a.yaml"]
 
 
 CONFIG_MAP = """
@@ -65,7 +76,7 @@ data: {dns: "%{CLUSTER_DNS}%", other: "%{UNKNOWN}%"}
 """
 
 
-def test_documents_lists_and_variables_become_objects() -> None:
+def test_documents_and_lists_become_objects_and_variables_stay() -> None:
     text = f"""{CONFIG_MAP}---
 ---
 apiVersion: v1
@@ -74,14 +85,15 @@ items:
 - {{apiVersion: v1, kind: Service, metadata: {{name: s}}}}
 - {{apiVersion: v1, kind: Namespace, metadata: {{name: n}}}}
 """
-    found = parse(text.encode(), {"CLUSTER_DNS": "10.43.0.10"})
+    found = parse(text.encode())
     assert [item["kind"] for item in found] == ["Namespace", "ConfigMap", "Service"]
-    assert found[1]["data"] == {"dns": "10.43.0.10", "other": "%{UNKNOWN}%"}
+    # Those of packaged manifests are filled in when they are put into the folder.
+    assert found[1]["data"] == {"dns": "%{CLUSTER_DNS}%", "other": "%{UNKNOWN}%"}
 
 
 def test_dates_stay_text() -> None:
     text = CONFIG_MAP.replace("\ndata:", "\ndate: 2026-01-02\ndata:")
-    assert parse(text.encode(), {})[0]["date"] == "2026-01-02"
+    assert parse(text.encode())[0]["date"] == "2026-01-02"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +108,7 @@ def test_dates_stay_text() -> None:
 )
 def test_what_is_no_manifest_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ParseError, match=complaint):
-        parse(text.encode(), {})
+        parse(text.encode())
 
 
 def test_kinds_survive_the_annotation() -> None:

