@@ -35,6 +35,8 @@ class Config:
     max_pods: int  # 110
     disable: frozenset[str]
     system_default_registry: str
+    network_policy: bool = True  # enforced by the operators of this node
+    network_policy_fail: str = "closed"  # "closed" | "open"
 
     @property
     def agent_dir(self) -> Path:
@@ -96,4 +98,6 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         max_pods=settings["max-pods"],
         disable=frozenset(settings["disable"]),
         system_default_registry=settings["system-default-registry"],
+        network_policy=not settings["disable-network-policy"],
+        network_policy_fail=settings["network-policy-fail"],
     )

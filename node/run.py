@@ -31,6 +31,7 @@ from node.cri.client import CriClient
 from node.dns.server import DnsServer
 from node.host.nft import Nft
 from node.kubelet.authorize import Authorizer
+from node.kubelet.gate import policy_gate
 from node.kubelet.housekeeping import Housekeeper
 from node.kubelet.node import NodeAgent
 from node.kubelet.preload import Preloader
@@ -77,7 +78,8 @@ async def _work(
     runtime = CriClient(config.containerd_socket)
     cache = Cache(client, _wanted(config))
     nft = Nft()
-    kubelet = Kubelet(config, client, cache, cache, runtime=runtime, clock=now)
+    gate = await policy_gate(config, nft)
+    kubelet = Kubelet(config, client, cache, cache, runtime=runtime, clock=now, gate=gate)
     node = NodeAgent(config, client, runtime, kubelet.recorder, clock=now)
     kubelet.on_runtime.append(node.runtime_changed)
     images = Preloader(

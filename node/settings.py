@@ -258,6 +258,9 @@ def _check_names(settings: Mapping[str, Any]) -> None:
     for item in settings["node-taint"]:
         if not re.fullmatch(r"[^=:]+(=[^:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", item):
             raise UsageError(f"--node-taint takes key=value:Effect, not {item!r}")
+    if settings["network-policy-fail"] not in ("closed", "open"):
+        given = settings["network-policy-fail"]
+        raise UsageError(f"--network-policy-fail takes closed or open, not {given!r}")
     if settings["datastore-endpoint"]:
         raise UsageError("--datastore-endpoint is not supported yet: only the embedded SQLite is")
 

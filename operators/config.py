@@ -32,6 +32,7 @@ class Config:
     run_dir: Path  # sockets between this process and the agent
     storage_dir: Path  # where local-path volumes go when their configuration names no place
     network_policy_fail: str  # "closed" | "open"
+    cluster_dns: str = ""  # where this node answers DNS itself; "": pods do
     kubernetes_api: str  # host:port, for %{KUBERNETES_API}% in chart addresses
     python: str  # runs the worker programs
     program_dir: Path  # the folder that holds this package
@@ -71,6 +72,7 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         run_dir=Path(settings["run-dir"]),
         storage_dir=Path(settings["default-local-storage-path"] or data / "storage"),
         network_policy_fail=settings["network-policy-fail"],
+        cluster_dns=settings["cluster-dns"],
         kubernetes_api=address or f"127.0.0.1:{settings['https-listen-port']}",
         python=sys.executable,
         program_dir=Path(__file__).resolve().parent.parent,
@@ -84,6 +86,8 @@ def _operators(settings: Mapping[str, Any], *, agent: bool) -> frozenset[str]:
     found = set() if agent else {"helm", "servicelb"}
     if settings["disable-helm-controller"]:
         found.discard("helm")
+    if not settings["disable-network-policy"]:
+        found.add("netpol")
     return frozenset(found)
 
 

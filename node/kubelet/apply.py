@@ -61,7 +61,6 @@ _log = logging.getLogger(__name__)
 _IMAGE_FIRST, _IMAGE_LONGEST = timedelta(seconds=10), timedelta(minutes=5)
 _POD_FIRST, _POD_LONGEST = timedelta(seconds=1), timedelta(minutes=2)
 _CONFIG_AGAIN = timedelta(seconds=10)
-_GATE_SECONDS = 10.0
 _LEAST_GRACE = 2  # seconds that a container has after a preStop hook used up its time
 
 
@@ -184,7 +183,7 @@ class Hands:
             self._memory.restarts[step.name] = next_backoff(
                 self._memory.restarts.get(step.name), now
             )
-        await self._gate(pod, step.sandbox_id)
+        await self._gate(pod, step.sandbox_id, view.ips)
         sandbox = await self._config(pod, view.sandbox.attempt if view.sandbox else 0)
         place = _Place(pod, view, sandbox, about)
         try:
@@ -202,23 +201,20 @@ class Hands:
             return
         await self._start(step, container, config, place)
 
-    async def _gate(self, pod: Object, sandbox_id: str) -> None:
+    async def _gate(self, pod: Object, sandbox_id: str, ips: Sequence[str]) -> None:
         if self._covered == sandbox_id:
             return
-        try:
-            async with asyncio.timeout(_GATE_SECONDS):
-                covered = await self._parts.gate.covered(pod)
-        except TimeoutError:
-            covered = False
-        if not covered:
-            text = "network policies of the pod are not loaded yet"
+        answer = await self._parts.gate.covered(pod, ips)
+        if answer.why:
+            text = f"network policies of the pod are not loaded: {answer.why}"
             self._parts.recorder.record(pod, "Warning", "NetworkNotReady", text)
-            now = self._parts.clock()
-            for container in all_containers(pod):
-                self._memory.problems[container["name"]] = Problem(
-                    "ContainerCreating", text, now + _POD_FIRST, _POD_FIRST
-                )
-            raise Failed
+            if not answer.start:
+                now = self._parts.clock()
+                for container in all_containers(pod):
+                    self._memory.problems[container["name"]] = Problem(
+                        "ContainerCreating", text, now + _POD_FIRST, _POD_FIRST
+                    )
+                raise Failed
         self._covered = sandbox_id
 
     async def _describe(

@@ -5,7 +5,7 @@ What the parts of the kubelet are given: settings, clock, the policy gate, and w
 found at start (cgroup driver and version, memory), so that pure code asks no kernel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -57,20 +57,29 @@ class Settings:
     allocatable: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """``start``: the pod may start. ``why``: its rules are not loaded, for this reason."""
+
+    start: bool
+    why: str = ""
+
+
 class Gate(Protocol):
-    async def covered(self, pod: Object) -> bool:
+    async def covered(self, pod: Object, ips: Sequence[str]) -> Covered:
         """
         Are the rules that select this pod loaded? Waits for as long as it may.
 
-        Asked after the sandbox has its address and before the first container starts.
+        Asked after the sandbox has its addresses, ``ips``, and before the first container starts.
         """
+        ...
 
 
 class OpenGate:
     """No policies are enforced on this node."""
 
-    async def covered(self, pod: Object) -> bool:
-        return True
+    async def covered(self, pod: Object, ips: Sequence[str]) -> Covered:
+        return Covered(True)
 
 
 class Recorder(Protocol):
