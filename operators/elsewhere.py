@@ -8,6 +8,7 @@ files: the kubelet renews the token, so nothing may keep a copy of it.
 
 import argparse
 import importlib.util
+import os
 import re
 import sys
 import uuid
@@ -60,6 +61,7 @@ def read(
         namespace=namespace,
         data_dir=Path(told.data_dir),
         run_dir=run_dir,
+        servicelb_image=told.servicelb_image,
         storage_dir=Path(told.storage_dir or f"{told.data_dir}/storage"),
         network_policy_fail=told.network_policy_fail,
         kubernetes_api=server.partition("://")[2].rstrip("/"),
@@ -114,8 +116,8 @@ def seconds(text: str) -> float:
 def _operators(names: str) -> frozenset[str]:
     wanted = frozenset(name.strip() for name in names.split(",") if name.strip())
     for name in sorted(wanted):
-        known = name.isidentifier() and importlib.util.find_spec(f"operators.{name}")
-        if not known or importlib.util.find_spec(f"operators.{name}.run") is None:
+        found = importlib.util.find_spec(f"operators.{name}") if name.isidentifier() else None
+        if found is None or not found.submodule_search_locations:
             raise UsageError(f"--operators: there is no operator {name!r}")
     if not wanted:
         raise UsageError("--operators takes names separated by commas, such as helm,localpath")
@@ -176,6 +178,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("data-dir", "where an operator keeps files on its node", "/var/lib/pinnace")
     flag("run-dir", "sockets and the kubeconfig of the service account", "/run/pinnace")
     flag("storage-dir", "where local-path volumes go; <data-dir>/storage")
+    flag("servicelb-image", "of the pods that forward to Services", "pinnace.dev/servicelb:1")
     flag("network-policy-fail", "without rules: closed or open", "closed", choices=_FAIL)
     flag("leader-elect", "act only while holding the Lease", "true", **_SWITCH)
     flag("lease-name", "the name of the Lease", "pinnace-operators")
@@ -199,4 +202,4 @@ _SWITCH: Mapping[str, Any] = {"type": _boolean, "nargs": "?", "const": True}
 
 
 def _hostname() -> str:
-    return Path("/proc/sys/kernel/hostname").read_text().strip()
+    return os.uname().nodename
