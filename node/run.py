@@ -31,6 +31,7 @@ from node.cri.client import CriClient
 from node.dns.server import DnsServer
 from node.host.nft import Nft
 from node.kubelet.authorize import Authorizer
+from node.kubelet.evictor import Evictor
 from node.kubelet.gate import policy_gate
 from node.kubelet.housekeeping import Housekeeper
 from node.kubelet.node import NodeAgent
@@ -80,7 +81,14 @@ async def _work(
     nft = Nft()
     gate = await policy_gate(config, nft)
     kubelet = Kubelet(config, client, cache, cache, runtime=runtime, clock=now, gate=gate)
-    node = NodeAgent(config, client, runtime, kubelet.recorder, clock=now)
+    housekeeper = Housekeeper(kubelet, runtime, now)
+    evictor = Evictor(kubelet, runtime, housekeeper, data_dir=config.data_dir, clock=now)
+    node = NodeAgent(
+        config, client, runtime, kubelet.recorder, clock=now, held=lambda: evictor.held
+    )
+    evictor.on_change.append(node.wake)
+    kubelet.held = lambda: evictor.held
+    kubelet.on_stirred.append(evictor.wake)
     kubelet.on_runtime.append(node.runtime_changed)
     images = Preloader(
         config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
@@ -112,7 +120,8 @@ async def _work(
                     stop, config.agent_dir, "", config.kubelet_port
                 )
             ),
-            tasks.create_task(Housekeeper(kubelet, runtime, now).run()),
+            tasks.create_task(housekeeper.run()),
+            tasks.create_task(evictor.run()),
         ]
         await imported.wait()  # no pod starts before the sandbox's own image is there
         await kubelet.run(stop)

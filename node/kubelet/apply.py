@@ -80,6 +80,7 @@ class Parts:
     machine: naming.ResolvConf
     handler_of: Callable[[Object], Awaitable[str]]  # the runtime handler of a RuntimeClass
     pods: Callable[[], Sequence[Object]]  # all of this node
+    stirred: Callable[[], None]  # something took disk or memory
     counters: Counters = field(default_factory=Counters)
 
 
@@ -190,6 +191,7 @@ class Hands:
             image = await self._parts.images.ensure(pod, container, about, sandbox)
         except ImageProblem as err:
             self._image_problem(container, about, err)
+            self._parts.stirred()  # it may have failed for want of room
             return
         try:
             config = await self._describe(step, container, image, place)
@@ -282,6 +284,7 @@ class Hands:
         except RuntimeFailure as err:
             self._problem(step.name, about, "RunContainerError", err, again=timedelta())
             return
+        parts.stirred()
         parts.counters.started_containers[_type_of(place.pod, step.name)] += 1
         self._memory.problems.pop(step.name, None)
         await asyncio.to_thread(logs.link, place.pod, parts.settings, config, id_)

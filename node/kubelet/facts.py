@@ -1,23 +1,15 @@
-"""What the machine is: capacity, identity, pressure. Read from /proc and /sys; blocks briefly."""
+"""What the machine is: capacity and identity. Read from /proc and /sys; blocks briefly."""
 
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from controlplane.objects import quantity
 from node.kubelet.stats import memory_info
 
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-_LOW_MEMORY = 100 << 20  # bytes left: kubelet's default eviction threshold
-_LOW_DISK = 0.05  # of the file system left, as K3s has it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pressure:
-    memory: bool
-    disk: bool
+_LOW_DISK = 0.05  # of the file system: below it pods are evicted, as K3s has it
 
 
 def arch() -> str:
@@ -48,14 +40,6 @@ def allocatable(whole: Mapping[str, str]) -> dict[str, str]:
     """All of it, but the part of the disk below which pods are evicted."""
     disk = quantity.value(whole["ephemeral-storage"])
     return {**whole, "ephemeral-storage": str(int(disk * (1 - _LOW_DISK)))}
-
-
-def pressure(data_dir: Path) -> Pressure:
-    disk = os.statvfs(data_dir)
-    free = min(
-        disk.f_bavail / max(disk.f_blocks, 1), disk.f_favail / disk.f_files if disk.f_files else 1
-    )
-    return Pressure(memory=memory_info()["MemAvailable"] < _LOW_MEMORY, disk=free < _LOW_DISK)
 
 
 def identity(root: Path = Path("/")) -> dict[str, str]:

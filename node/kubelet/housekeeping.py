@@ -11,7 +11,7 @@ import gzip
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,14 +51,24 @@ def to_remove(
     if disk.usage < _HIGH:
         return ()
     wanted = int(disk.capacity * (1 - _LOW)) - disk.available
+    old = [i for i in images if now - seen_since.get(i.id, now) >= _MIN_AGE]
+    return enough(old, used, wanted, key=lambda i: seen_since.get(i.id, now))
+
+
+def enough(
+    images: Iterable[Image],
+    used: frozenset[str],
+    wanted: int | None,
+    *,
+    key: Callable[[Image], datetime],
+) -> Sequence[Image]:
+    """Pure: so many unused images that their sizes reach ``wanted`` bytes; None: all of them."""
     chosen, freed = [], 0
-    free = [i for i in images if not i.pinned and i.id not in used]
-    for image in sorted(free, key=lambda i: seen_since.get(i.id, now)):
-        if freed >= wanted:
+    for image in sorted((i for i in images if not i.pinned and i.id not in used), key=key):
+        if wanted is not None and freed >= wanted:
             break
-        if now - seen_since.get(image.id, now) >= _MIN_AGE:
-            chosen.append(image)
-            freed += image.size
+        chosen.append(image)
+        freed += image.size
     return chosen
 
 
@@ -130,11 +140,32 @@ class Housekeeper:
             return
         found = await asyncio.to_thread(os.statvfs, places[0].mountpoint)
         disk = Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+        images, used = await self._unused(now)
+        for image in to_remove(images, used, disk, self._unused_since, now=now):
+            await self._remove(image)
+
+    async def _unused(self, now: datetime) -> tuple[Sequence[Image], frozenset[str]]:
+        """All images, and the ids of those in use."""
         images = await self._runtime.images()
         used = frozenset(c.image_ref for c in await self._runtime.containers())
         self._unused_since = {
             i.id: self._unused_since.get(i.id, now) for i in images if i.id not in used
         }
-        for image in to_remove(images, used, disk, self._unused_since, now=now):
-            _log.info("removing image %s", image.tags or image.id)
-            await self._runtime.remove_image(image.id)
+        return images, used
+
+    async def _remove(self, image: Image) -> None:
+        _log.info("removing image %s", image.tags or image.id)
+        await self._runtime.remove_image(image.id)
+
+    async def reclaim(self, wanted: int | None) -> int:
+        """
+        Under pressure: remove unused images until ``wanted`` bytes are freed, whatever their age.
+
+        None: all of them. How many were removed.
+        """
+        now = self._clock()
+        images, used = await self._unused(now)
+        chosen = enough(images, used, wanted, key=lambda i: self._unused_since.get(i.id, now))
+        for image in chosen:
+            await self._remove(image)
+        return len(chosen)

@@ -8,7 +8,7 @@ written when something changed, else every 5 minutes. Source: KEP-589.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,13 +36,22 @@ class NodeAgent:
     """Its mutable state: the node and lease as last written, and when."""
 
     def __init__(
-        self, config: Config, client: Client, runtime: Runtime, recorder: Recorder, *, clock: Clock
+        self,
+        config: Config,
+        client: Client,
+        runtime: Runtime,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        held: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
+        """``held``: the conditions of pressure; :meth:`wake` when they change."""
         self._config = config
         self._client = client
         self._runtime = runtime
         self._recorder = recorder
         self._clock = clock
+        self._held = held
         self._node: Object = {}
         self._lease: Object | None = None
         self._written_at: datetime | None = None
@@ -53,6 +62,10 @@ class NodeAgent:
     def runtime_changed(self) -> None:
         """The runtime came or went: look now, at everything."""
         self._described = None
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Report now."""
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -141,7 +154,6 @@ class NodeAgent:
     async def _status(self) -> dict[str, Any]:
         config = self._config
         whole = await asyncio.to_thread(facts.capacity, config.data_dir, config.max_pods)
-        pressure = await asyncio.to_thread(facts.pressure, config.data_dir)
         try:
             runtime, error = await self._runtime.status(), ""
             if self._described is None or self._is_due(self._clock()):
@@ -153,7 +165,7 @@ class NodeAgent:
             "capacity": whole,
             "allocatable": facts.allocatable(whole),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
-            "conditions": self._conditions(pressure, runtime, error),
+            "conditions": self._conditions(runtime, error),
             **(self._described or {}),
         }
 
@@ -180,9 +192,7 @@ class NodeAgent:
         """A clock that was set back must not silence the node."""
         return self._written_at is None or abs(now - self._written_at) >= _STATUS_EVERY
 
-    def _conditions(
-        self, pressure: facts.Pressure, runtime: RuntimeStatus | None, error: str
-    ) -> list[dict[str, Any]]:
+    def _conditions(self, runtime: RuntimeStatus | None, error: str) -> list[dict[str, Any]]:
         if runtime is None:
             ready = ("False", "KubeletNotReady", f"container runtime is down: {error}")
         elif runtime.message:
@@ -190,11 +200,12 @@ class NodeAgent:
             ready = ("False", "KubeletNotReady", text + runtime.message)
         else:
             ready = ("True", "KubeletReady", "kubelet is posting ready status")
+        held = self._held()
         wanted = {
-            "MemoryPressure": _pressure(pressure.memory, "Memory", "memory"),
+            "MemoryPressure": _pressure("MemoryPressure" in held, "Memory", "memory"),
             "DiskPressure": (
                 ("True", "KubeletHasDiskPressure", "kubelet has disk pressure")
-                if pressure.disk
+                if "DiskPressure" in held
                 else ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
             ),
             "PIDPressure": _pressure(False, "PID", "PID"),

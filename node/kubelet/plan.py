@@ -35,6 +35,7 @@ from node.kubelet.view import (
 FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=5)
 RESET_AFTER = 2 * LONGEST_DELAY
 CRASH_LOOP = "CrashLoopBackOff"
+_EVICTED_GRACE = 1  # seconds: what made it go does not wait
 _KEPT = 2  # containers of a name: the latest, and the one before it for lastState and logs -p
 
 
@@ -144,7 +145,10 @@ def _must_stop(case: _Case) -> bool:
 def _stop(case: _Case) -> None:
     view, made = case.view, case.made
     if view.alive:
-        made.steps.append(StopAll(grace_of(case.pod), "Stopping container {name}"))
+        grace = grace_of(case.pod)
+        if case.memory.evicted is not None:
+            grace = min(grace, _EVICTED_GRACE)
+        made.steps.append(StopAll(grace, "Stopping container {name}"))
         return
     ready = [StopSandbox(s.id) for s in view.sandboxes if s.ready]
     made.steps += ready

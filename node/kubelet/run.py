@@ -18,7 +18,7 @@ from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
 from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Sandbox, Unsupported
-from node.kubelet import admit, cgroups, naming
+from node.kubelet import admit, cgroups, evict, naming
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
     GRACE_PERIOD,
@@ -82,6 +82,8 @@ class Kubelet:
         self._unclaimed: dict[str, str] = {}  # ids of unknown owners that ended, oldest first
         self.runtime_error = "container runtime is down"  # "" when it answers
         self.on_runtime: list[Callable[[], None]] = []  # called when the runtime comes or goes
+        self.on_stirred: list[Callable[[], None]] = []  # something took disk or memory
+        self.held: Callable[[], frozenset[str]] = frozenset  # conditions of pressure
         self._group: asyncio.TaskGroup | None = None
         self._parts: Parts | None = None
         self.started_at = meta.rfc3339(clock())
@@ -132,6 +134,7 @@ class Kubelet:
             machine=_machine_resolv_conf(settings.resolv_conf),
             handler_of=self._handler_of,
             pods=lambda: [worker.pod for worker in self.workers.values()],
+            stirred=self._stirred,
             counters=self.counters,
         )
         unsubscribe = self._feed.subscribe([PODS], self._pod_changed)
@@ -200,7 +203,7 @@ class Kubelet:
         if not pod.get("status", {}).get("containerStatuses") and pod["spec"]["containers"]:
             # Only new pods: one that runs already is not asked again after a restart.
             node = self._reads.get(NODES, "", self._config.node_name)
-            worker.memory.evicted = admit.refuse(pod, node)
+            worker.memory.evicted = admit.refuse(pod, node) or evict.refuse(pod, self.held())
         self.workers[worker.uid] = worker
         self._group.create_task(self._serve(worker))
         return worker
@@ -291,6 +294,10 @@ class Kubelet:
             before = now
             self._set_runtime("")
             await asyncio.sleep(pause)
+
+    def _stirred(self) -> None:
+        for tell in self.on_stirred:
+            tell()
 
     def _set_runtime(self, error: str) -> None:
         changed = error != self.runtime_error

@@ -215,10 +215,11 @@ def _phase(given: Inputs, out: Mapping[str, Any]) -> dict[str, Any]:
     if old.get("phase") in TERMINAL:
         kept = {key: old[key] for key in ("phase", "reason", "message") if key in old}
         return kept
-    if (why := given.memory.evicted) is not None:
+    # Whoever replaces a failed pod must not do so while it still runs.
+    if (why := given.memory.evicted) is not None and not view.alive:
         return {"phase": "Failed", "reason": why.reason, "message": why.message}
     limit = deadline(pod)
-    if limit is not None and given.now >= limit:
+    if limit is not None and given.now >= limit and not view.alive:
         text = "Pod was active on the node longer than the specified deadline"
         return {"phase": "Failed", "reason": "DeadlineExceeded", "message": text}
     return {"phase": _computed(pod, view, out)}
@@ -355,6 +356,10 @@ def _conditions(given: Inputs, out: Mapping[str, Any]) -> list[dict[str, Any]]:
     known = {c["type"]: c for c in old}
     made = [_condition(type_, value, known.get(type_), given) for type_, value in wanted.items()]
     foreign = [dict(c) for c in old if c["type"] not in OURS]
+    if text := given.memory.disrupted:
+        foreign = [c for c in foreign if c["type"] != "DisruptionTarget"]
+        why = (True, "TerminationByKubelet", text)
+        made.append(_condition("DisruptionTarget", why, known.get("DisruptionTarget"), given))
     return made + foreign
 
 

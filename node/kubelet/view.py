@@ -94,7 +94,8 @@ class Memory:
     unhealthy: dict[str, str] = field(default_factory=dict)  # container id → why it must go
     started: set[str] = field(default_factory=set)  # container ids whose startup probe passed
     ready: dict[str, bool] = field(default_factory=dict)  # container id → readiness probe
-    evicted: Waiting | None = None
+    evicted: Waiting | None = None  # why it has to go, or was never let in
+    disrupted: str = ""  # the message of its DisruptionTarget
     resized: dict[str, str] = field(default_factory=dict)  # container id → resources, as JSON
 
 

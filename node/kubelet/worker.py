@@ -29,7 +29,7 @@ from node.kubelet.apply import Failed, Hands, Parts
 from node.kubelet.base import POD_UID, PODS, all_containers, key_of, uid_of
 from node.kubelet.plan import CRASH_LOOP, Plan, plan
 from node.kubelet.probes import Probes, with_field_path
-from node.kubelet.view import Memory, PodView, Seen
+from node.kubelet.view import Memory, PodView, Seen, Waiting
 from node.kubelet.volumes import Ready
 
 _log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Worker:
         self.memory = Memory()
         self.removed = False  # the object is gone from the API
         self.status: Mapping[str, Any] = pod.get("status", {})  # as last written
+        self.ended = asyncio.Event()  # nothing runs any more
         self._hands = Hands(parts, self.memory)
         self._probes = Probes(
             group,
@@ -128,6 +129,13 @@ class Worker:
             meta = {**self.pod["metadata"], "deletionTimestamp": "gone"}
             self.pod = {**self.pod, "metadata": meta}
             self._interrupt()
+        self.wake()
+
+    def evict(self, message: str, *, disrupted: bool) -> None:
+        """It has to go; :attr:`ended` is set when nothing of it runs any more."""
+        self.memory.evicted = Waiting("Evicted", message)
+        self.memory.disrupted = message if disrupted else ""
+        self._interrupt()
         self.wake()
 
     def source_changed(self) -> None:
@@ -405,6 +413,7 @@ class Worker:
         """Nothing runs any more: clean up, and let the API server forget a deleted pod."""
         if not self._cleaned:
             await self._clean()
+        self.ended.set()
         if self.removed:
             await self._forget()
             return -1

@@ -2,12 +2,12 @@
 
 import base64
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from node.cri.base import Image
-from node.kubelet.housekeeping import Disk, to_remove
+from node.kubelet.housekeeping import Disk, enough, to_remove
 from node.kubelet.images import credentials, normalise, pull_policy
 from tests.unit.kubelet.pods import NOW
 
@@ -82,3 +82,21 @@ def test_images_go_when_the_disk_fills_the_oldest_first() -> None:
 def test_an_image_that_was_used_a_moment_ago_stays() -> None:
     since = {"a": NOW - timedelta(seconds=30)}
     assert to_remove([image("a", 99)], frozenset(), Disk(100, 1), since, now=NOW) == []
+
+
+def test_under_pressure_unused_images_go_until_enough_is_freed() -> None:
+    images = [
+        Image(id=name, tags=(name,), digests=(), size=size, pinned=name == "pause")
+        for name, size in (("pause", 1), ("used", 500), ("new", 300), ("old", 200), ("older", 100))
+    ]
+    since = {"new": 3, "old": 2, "older": 1}
+
+    def at(image: Image) -> datetime:
+        return NOW + timedelta(minutes=since.get(image.id, 9))
+
+    def chosen(wanted: int | None) -> list[str]:
+        return [i.id for i in enough(images, frozenset({"used"}), wanted, key=at)]
+
+    assert chosen(250) == ["older", "old"]
+    assert chosen(0) == []
+    assert chosen(None) == ["older", "old", "new"]
