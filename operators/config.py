@@ -88,6 +88,8 @@ def _operators(settings: Mapping[str, Any], *, agent: bool) -> frozenset[str]:
         found.discard("helm")
     if not settings["disable-network-policy"]:
         found.add("netpol")
+    if "local-storage" not in settings["disable"]:
+        found.add("localpath")
     return frozenset(found)
 
 

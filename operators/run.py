@@ -277,6 +277,8 @@ def _settings() -> Any:
     settings.watching.inactivity_timeout = WATCH_SECONDS
     # The records of releases are the largest Secrets of all, and of no interest here.
     settings.watching.field_selectors["", "v1", "secrets"] = "type!=helm.sh/release.v1"
+    # Of all ConfigMaps, operators watch only the one of local-path storage.
+    settings.watching.field_selectors["", "v1", "configmaps"] = "metadata.name=local-path-config"
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = (0.5, 1, 1, 2, 3, 5, 8, 10, 10, 10)
     return settings

@@ -1,0 +1,61 @@
+"""
+What is known between two looks: as little as makes an event into a question.
+
+Claims, volumes and snapshots are read anew whenever something is done about them; kept are the
+configuration, the classes of this provisioner, and the keys of what waits for one of them
+to change.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from operators.client import ApiError, Client
+from operators.localpath.base import Object
+from operators.localpath.paths import Configuration
+
+CLAIMS = "/api/v1/namespaces/{}/persistentvolumeclaims"
+VOLUMES = "/api/v1/persistentvolumes"
+NODES = "/api/v1/nodes"
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+
+
+@dataclass(slots=True)
+class State:
+    """``node``: the one this process may touch; "": none, helper pods do."""
+
+    node: str
+    native: bool
+    configuration: Configuration
+    # By name: the generation of what was seen is enough, the rest is read when needed.
+    classes: dict[str, Any] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)  # keys of claims that were refused
+    elsewhere: set[str] = field(default_factory=set)  # volumes to be removed by other nodes
+
+    def bases(self) -> list[Path]:
+        return self.configuration.bases(self.node)
+
+
+async def read(client: Client, path: str) -> Object | None:
+    """None: there is no such object."""
+    try:
+        return await client.get(path)
+    except ApiError as err:
+        if err.code == 404:
+            return None
+        raise
+
+
+async def read_claim(client: Client, key: str) -> Object | None:
+    namespace, _, name = key.partition("/")
+    found = await read(client, f"{CLAIMS.format(namespace)}/{name}")
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **found} if found else None
+
+
+async def read_volume(client: Client, name: str) -> Object | None:
+    found = await read(client, f"{VOLUMES}/{name}")
+    return {"apiVersion": "v1", "kind": "PersistentVolume", **found} if found else None
+
+
+def labels_of(node: Object | None) -> dict[str, str]:
+    return dict((node or {}).get("metadata", {}).get("labels") or {})
