@@ -6,37 +6,34 @@ install, so a look may end anywhere, even with the machine, and the next one goe
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from operators import events
-from operators.client import ApiError, Client
-from operators.config import Config, read_kubeconfig
-from operators.helm import plan, records, status
-from operators.helm.base import Helm, HelmError, Job, Release, Target
-from operators.helm.plan import Missing, Refused, Revision, Step
+from operators.client import Client
+from operators.config import Config
+from operators.helm import failures, plan, records, status, wanted
+from operators.helm.attempts import Attempts, Look
+from operators.helm.back import Back
+from operators.helm.base import Helm, HelmError, Job, Release, Source, Target
+from operators.helm.drift import Checker
+from operators.helm.failures import Attempt
+from operators.helm.plan import Revision, Step
+from operators.helm.read import Reader
+from operators.helm.tell import Teller, path_of
+from operators.helm.wanted import Missing, Refused
 
 LOG = logging.getLogger(__name__)
 
-GROUP = "/apis/helm.cattle.io/v1"
-FIRST_RETRY = 10.0  # seconds; doubled with each failure, as a Job does
-LONGEST_RETRY = 360.0
+# A machine without a clock of its own may set it while something waits for a time of the day.
+LONGEST_SLEEP = 3600.0
+_VERBS = {Step.UPGRADE: "Upgrading", Step.REINSTALL: "Reinstalling"}
+# Errors that may come from what Helm keeps, not from the chart.
+_OF_RECORDS = frozenset({"StorageError", "ReleaseError", "NotFoundError", "UnknownError"})
+_INTERRUPTED = "interrupted: the node stopped, or Helm did"
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Failures:
-    """Of one wanted state; another state begins anew."""
-
-    hash: str
-    count: int
-    reason: str
-    message: str
-    permanent: bool
-    retry_at: float  # of the clock of the process
 
 
 class Charts:
@@ -48,156 +45,281 @@ class Charts:
         client: Client,
         helm: Helm,
         *,
+        checker: Checker,
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
-        self._config = config
         self._client = client
         self._helm = helm
+        self._checker = checker
         self._now = now
-        self._clock = clock
-        self._failures: dict[str, _Failures] = {}
+        self._reader = Reader(config, client)
+        self._teller = Teller(client, now=now)
+        self._attempts = Attempts(self._teller, now=now, clock=clock)
+        self._back = Back(client, helm, self._teller, self._attempts, fail=self._failed)
 
     async def reconcile(self, key: str) -> float | None:
         """``key``: namespace/name. Seconds after which the chart must be looked at again."""
-        chart = await self._get(_path("helmcharts", key))
+        chart = await self._reader.chart(key)
         if chart is None:
-            self._failures.pop(key, None)
+            self._attempts.forget(key)
             return None
-        if plan.UNMANAGED in (chart["metadata"].get("annotations") or {}):
+        if not plan.managed(chart):
             return None
         if "deletionTimestamp" in chart["metadata"]:
             return await self._remove(key, chart)
+        if await self._is_suspended(chart):
+            return None
         try:
-            return await self._bring(key, chart)
+            look, step = await self._decide(key, chart)
+            return await self._take(look, step)
         except Refused as err:
-            await self._tell(chart, status.failure(err.reason, str(err)))
+            await self._refuse(chart, err)
         except Missing as err:
-            await self._tell(chart, status.working("Waiting", str(err)))
+            await self._teller.tell(chart, status.working("Waiting", str(err)))
         return None
 
-    async def _bring(self, key: str, chart: Object) -> float | None:
-        inputs = await self._inputs(key, chart)
-        job = plan.job_of(chart, inputs)
-        wanted = plan.hash_of(job, plan.ignored_values(chart, inputs))
-        history = await records.history(self._client, job.target)
-        policy = plan.failure_policy(chart, inputs.config)
+    async def _is_suspended(self, chart: Object) -> bool:
+        suspended = bool(wanted.spec_of(chart).get("suspend"))
+        before = status.condition(chart.get("status") or {}, "Suspended").get("status") == "True"
+        said = status.SUSPENDED if suspended else None
+        await self._teller.tell(chart, None, conditions={"Suspended": said})
+        if suspended and not before:
+            await self._teller.event(chart, "SuspendJob", "Suspended while spec.suspend is true")
+        if before and not suspended:
+            await self._teller.event(chart, "ResumeJob", "Resumed")
+        return suspended
+
+    async def _refuse(self, chart: Object, err: Refused) -> None:
+        outcome, reason, message = status.refused(err.reason, str(err)), "JobFailed", str(err)
+        if err.reason == "UnsupportedVersion":
+            version = wanted.spec_of(chart).get("helmVersion")
+            reason = err.reason
+            message = f"Unsupported Helm version {version}: only v3 charts are supported"
+        said = status.condition(chart.get("status") or {}, "Failed")
+        await self._teller.tell(chart, outcome)
+        if (said.get("reason"), said.get("message")) != (outcome.reason, outcome.message):
+            await self._teller.event(chart, reason, message, warning=True)
+
+    async def _decide(self, key: str, chart: Object) -> tuple[Look, Step]:
+        inputs = await self._reader.inputs(key, chart)
+        job = wanted.job_of(chart, inputs)
+        _refuse_other_driver(chart, job.target)
+        found = [thing for thing in (chart, inputs.config) if thing]
+        look = Look(
+            key=key,
+            chart=chart,
+            job=job,
+            policy=wanted.failure_policy(chart, inputs.config),
+            history=await records.history(self._client, job.target),
+            attempt=Attempt(
+                hash=wanted.hash_of(job, wanted.ignored_values(chart, inputs)),
+                generation="/".join(str(thing["metadata"].get("generation", 0)) for thing in found),
+                access=wanted.access_of(chart, inputs),
+            ),
+            failure=self._attempts.remembered(key, chart),
+        )
         step = plan.decide(
-            history,
-            wanted,
-            policy=policy,
+            look.history,
+            look.attempt.hash,
+            policy=look.policy,
             timeout=job.target.timeout,
             now=self._now().timestamp(),
+            waited=self._attempts.waited(key, look.history),
+            memory=failures.memory_of(look.failure, look.attempt),
         )
+        return look, step
+
+    async def _take(self, look: Look, step: Step) -> float | None:
         match step:
             case Step.NOTHING:
-                await self._settled(key, chart, history[-1])
+                return await self._settled(look)
+            case Step.HEAL:
+                return await self._heal(look)
+            case Step.ROLLBACK:
+                return await self._back.roll(look)
+            case Step.CLEAN:
+                return await self._back.clean(look)
+            case Step.ROLLED_BACK:
+                await self._back.settled(look)
                 return None
             case Step.LEAVE:
-                message = f"revision {history[-1].version} failed; failurePolicy is abort"
-                await self._tell(chart, status.failure("Aborted", message))
+                message = f"revision {look.history[-1].version} failed; failurePolicy is abort"
+                await self._teller.tell(look.chart, status.failure("Aborted", message))
                 return None
             case Step.WAIT:
-                message = f"revision {history[-1].version} is {history[-1].status}"
-                await self._tell(chart, status.working("Waiting", message))
-                return float(job.target.timeout)
-            case Step.HEAL:
-                why = "interrupted: the node stopped, or Helm did"
-                await records.mark_failed(self._client, job.target, history[-1].version, why)
-                return 0.0
+                message = f"revision {look.history[-1].version} is {look.history[-1].status}"
+                await self._teller.tell(look.chart, status.working("Waiting", message))
+                return float(look.job.target.timeout)
             case _:
-                labelled = replace(job, labels=plan.labels(wanted, history, step))
-                return await self._try(key, chart, step, labelled)
+                return await self._gate(look, step)
 
-    async def _settled(self, key: str, chart: Object, last: Revision) -> None:
-        self._failures.pop(key, None)
-        name = chart["metadata"]["name"]
-        old = _condition(chart, "Ready")
-        revision = f"revision {last.version}"
-        if old.get("status") == "True" and old.get("message", "").endswith(f" {revision}"):
-            outcome = replace(
-                status.deployed(release=name, chart="", revision=last.version),
-                message=old["message"],
-            )
-        else:
-            outcome = status.deployed(release=name, chart="", revision=last.version)
-        await self._tell(chart, outcome)
+    async def _settled(self, look: Look) -> float | None:
+        last, target = look.history[-1], look.job.target
+        release = status.release_of(look.chart.get("status") or {})
+        known = release and (release.revision, release.namespace)
+        if release is None or known != (last.version, target.namespace):
+            try:
+                found = await records.details(self._client, target, last.version)
+            except records.Unreadable:
+                await self._drop_record(look)
+                return 0.0
+            if found is None:
+                return 0.0
+            release = found.release
+        self._attempts.forget(look.key)
+        await self._tell_deployed(look, replace(release, status=last.status), look.history, None)
+        return await self._check(look)
 
-    async def _try(self, key: str, chart: Object, step: Step, job: Job) -> float | None:
-        failures = self._failures.get(key)
-        wanted = dict(job.labels)[plan.HASH_LABEL]
-        if failures and failures.hash == wanted:
-            if failures.permanent or failures.count > plan.backoff_limit(chart):
-                await self._tell(chart, _given_up(failures))
-                return None
-            if (left := failures.retry_at - self._clock()) > 0:
+    async def _tell_deployed(
+        self, look: Look, release: Release, history: Sequence[Revision], newest: Release | None
+    ) -> None:
+        old = look.chart.get("status") or {}
+        fields = {
+            "release": status.release(release, look.job.target),
+            "history": status.history(history, old.get("history") or (), newest),
+            "failure": None,
+        }
+        drift = {} if wanted.drift_of(look.chart) else {"Drifted": None}
+        outcome = status.deployed(release)
+        await self._teller.tell(look.chart, outcome, fields=fields, conditions=drift)
+
+    async def _check(self, look: Look) -> float | None:
+        asked, last = wanted.drift_of(look.chart), look.history[-1]
+        if asked is None:
+            return None
+        said = await self._checker.check(look.job.target, last.version, asked)
+        before = status.condition(look.chart.get("status") or {}, "Drifted")
+        await self._teller.tell(look.chart, None, conditions={"Drifted": said})
+        if said[0] != "True":
+            return asked.interval
+        if before.get("message") != said[2]:
+            await self._teller.event(look.chart, "Drifted", said[2], warning=True)
+        if asked.mode != "correct":
+            return asked.interval
+        again = await self._gate(look, Step.UPGRADE)
+        release = status.release_of(look.chart["status"])
+        if release and release.revision > last.version:
+            corrected = ("False", "Corrected", f"revision {release.revision} put right: {said[2]}")
+            await self._teller.tell(look.chart, None, conditions={"Drifted": corrected})
+            await self._teller.event(look.chart, "DriftCorrected", corrected[2])
+        return again if again is not None else asked.interval
+
+    async def _heal(self, look: Look) -> float:
+        last = look.history[-1]
+        if last.ours:
+            # Written down before it is mended, so that no interruption goes uncounted.
+            said = HelmError(failures.INTERRUPTED, f"revision {last.version} was {_INTERRUPTED}")
+            await self._attempts.failed(look, said)
+        await records.mark_failed(self._client, look.job.target, last.version, _INTERRUPTED)
+        return 0.0
+
+    async def _gate(self, look: Look, step: Step) -> float | None:
+        """What may have to wait: for other charts, for a window, for calmer times."""
+        if why := await self._reader.waits_for(look.key, look.chart):
+            await self._teller.tell(look.chart, status.working("DependencyNotReady", why))
+            return None
+        # What began in a window may be finished outside of it: half way is no place to stop.
+        if step is Step.UPGRADE and look.history[-1].status != "failed":
+            if (left := await self._closed(look)) is not None:
                 return left
-        chart = await self._adopt(chart)
-        await self._begin(chart, step, failures)
+            if (left := plan.storm(look.history, now=self._now().timestamp())) is not None:
+                message = f"{plan.STORM_UPGRADES} upgrades in {plan.STORM_SECONDS} s are enough"
+                await self._teller.tell(look.chart, status.working("TooManyUpgrades", message))
+                return left
+        return await self._try(look, step)
+
+    async def _closed(self, look: Look) -> float | None:
+        window, now = wanted.window_of(look.chart), self._now()
+        if window is None or window.open(now):
+            return None
+        opening = window.next_opening(now)
+        message = f"the upgrade waits for the maintenance window of {opening:{failures.TIME}}"
+        await self._teller.tell(look.chart, status.working("WaitingForWindow", message))
+        return min((opening - now).total_seconds() + 1.0, LONGEST_SLEEP)
+
+    async def _try(self, look: Look, step: Step) -> float | None:
+        if await self._attempts.is_given_up(look):
+            return None
+        if left := self._attempts.left(look):
+            return left
+        await self._adopt(look.chart)
+        await self._begin(look, step)
+        labels = plan.labels(look.attempt.hash, look.history, step)
         try:
-            revision = await self._perform(step, job)
+            release = await self._perform(step, replace(look.job, labels=labels))
         except HelmError as err:
-            return await self._failed(key, chart, wanted, err)
-        self._failures.pop(key, None)
-        outcome = status.deployed(
-            release=job.target.name, chart=revision.chart, revision=revision.revision
-        )
-        await self._tell(chart, outcome)
-        await self._event(chart, "Deployed", outcome.message)
-        return None
+            again = await self._failed(look, err)
+            return 0.0 if look.policy == "rollback" else again
+        self._attempts.forget(look.key)
+        history = () if step is Step.REINSTALL else look.history
+        await self._tell_deployed(look, release, history, release)
+        await self._teller.event(look.chart, "Deployed", status.deployed(release).message)
+        asked = wanted.drift_of(look.chart)
+        return asked.interval if asked else None
+
+    async def _begin(self, look: Look, step: Step) -> None:
+        verb = _VERBS.get(step, "Installing")
+        failure = look.failure
+        # A failure stays visible until there is something better to say.
+        if failure is None or failure.attempt.hash != look.attempt.hash:
+            await self._teller.tell(look.chart, status.working(verb, f"{verb} the release"))
+        await self._teller.event(look.chart, "ApplyJob", f"{verb} {wanted.origin_of(look.chart)}")
 
     async def _perform(self, step: Step, job: Job) -> Release:
+        target = job.target
         if step is Step.REINSTALL:
-            await self._helm.uninstall(job.target)
+            await records.converting(self._client, target, lambda: self._helm.uninstall(target))
         if step is Step.UPGRADE:
-            return await self._helm.upgrade(job)
+            return await records.converting(self._client, target, lambda: self._helm.upgrade(job))
         return await self._helm.install(job)
 
-    async def _begin(self, chart: Object, step: Step, failures: _Failures | None) -> None:
-        if failures:  # the failure stays visible until there is something better to say
-            return
-        verb = {Step.UPGRADE: "Upgrading", Step.REINSTALL: "Reinstalling"}.get(step, "Installing")
-        await self._tell(chart, status.working(verb, f"{verb} the release"))
-        await self._event(chart, "ApplyJob", f"{verb} the release {chart['metadata']['name']}")
+    async def _failed(self, look: Look, err: HelmError) -> float | None:
+        LOG.warning("%s: %s", look.key, err)
+        failure = await self._attempts.failed(look, err)
+        await self._teller.event(look.chart, "JobFailed", f"{err.reason}: {err}", warning=True)
+        if err.reason in _OF_RECORDS:
+            await self._drop_record(look)
+        return None if failure.final else self._attempts.left(replace(look, failure=failure))
 
-    async def _failed(self, key: str, chart: Object, wanted: str, err: HelmError) -> float | None:
-        before = self._failures.get(key)
-        count = before.count + 1 if before and before.hash == wanted else 1
-        delay = min(FIRST_RETRY * 2.0 ** min(count - 1, 10), LONGEST_RETRY)
-        failures = self._failures[key] = _Failures(
-            wanted, count, err.reason, str(err), err.permanent, self._clock() + delay
-        )
-        LOG.warning("%s: %s", key, err)
-        await self._event(chart, "JobFailed", f"{err.reason}: {err}", warning=True)
-        if err.permanent or count > plan.backoff_limit(chart):
-            await self._tell(chart, _given_up(failures))
-            return None
-        await self._tell(chart, status.failure(err.reason, str(err)))
-        return delay
+    async def _drop_record(self, look: Look) -> None:
+        if await records.drop_unreadable(self._client, look.job.target):
+            message = "the newest record of the release was unreadable"
+            await self._teller.event(look.chart, "RecordRemoved", message, warning=True)
 
     async def _remove(self, key: str, chart: Object) -> float | None:
         target = _target(chart)
-        namespace = await self._get(f"/api/v1/namespaces/{chart['metadata']['namespace']}")
-        history = await records.history(self._client, target)
-        step = plan.on_deletion(chart, namespace, history)
+        namespace = await self._reader.get(f"/api/v1/namespaces/{chart['metadata']['namespace']}")
+        look = Look(
+            key=key,
+            chart=chart,
+            job=Job(target=target, source=Source()),
+            policy="",
+            history=await records.history(self._client, target),
+            attempt=Attempt(hash="", generation="deleted", access=""),
+            failure=self._attempts.remembered(key, chart),
+        )
+        step = plan.on_deletion(chart, namespace, look.history)
         if step is Step.IGNORE:
             return None
         if step is Step.UNINSTALL:
-            await self._event(chart, "RemoveJob", f"Uninstalling the release {target.name}")
+            if left := self._attempts.left(look):
+                return left
+            await self._teller.event(chart, "RemoveJob", f"Uninstalling the release {target.name}")
             try:
-                await self._helm.uninstall(target)
+                await records.converting(self._client, target, lambda: self._helm.uninstall(target))
             except HelmError as err:
-                return await self._failed(key, chart, "", err)
-        self._failures.pop(key, None)
-        left = [name for name in chart["metadata"]["finalizers"] if name != plan.FINALIZER]
-        await self._patch_finalizers(chart, left)
+                return await self._failed(look, err)
+        self._attempts.forget(key)
+        finalizers = [name for name in chart["metadata"]["finalizers"] if name != plan.FINALIZER]
+        await self._patch_finalizers(chart, finalizers)
         return None
 
-    async def _adopt(self, chart: Object) -> Object:
+    async def _adopt(self, chart: Object) -> None:
         present = chart["metadata"].get("finalizers") or []
-        if plan.FINALIZER in present:
-            return chart
-        return await self._patch_finalizers(chart, [*present, plan.FINALIZER])
+        if plan.FINALIZER not in present:
+            made = await self._patch_finalizers(chart, [*present, plan.FINALIZER])
+            chart["metadata"] = made["metadata"]
 
     async def _patch_finalizers(self, chart: Object, names: list[str]) -> Object:
         metadata = {
@@ -205,88 +327,24 @@ class Charts:
             "resourceVersion": chart["metadata"]["resourceVersion"],
             "finalizers": names,
         }
-        return await self._client.merge(_path_of(chart), {"metadata": metadata})
-
-    async def _inputs(self, key: str, chart: Object) -> plan.Inputs:
-        config = await self._get(_path("helmchartconfigs", key))
-        secrets, config_maps = plan.names(chart, config)
-        core = f"/api/v1/namespaces/{chart['metadata']['namespace']}"
-        return plan.Inputs(
-            config=config,
-            secrets={name: await self._get(f"{core}/secrets/{name}") for name in secrets},
-            config_maps={
-                name: await self._get(f"{core}/configmaps/{name}") for name in config_maps
-            },
-            kubernetes_api=self._config.kubernetes_api,
-            cluster_ca=read_kubeconfig(self._config.kubeconfig).ca,
-        )
-
-    async def _get(self, path: str) -> Object | None:
-        try:
-            return await self._client.get(path)
-        except ApiError as err:
-            if err.code == 404:
-                return None
-            raise
-
-    async def _tell(self, chart: Object, outcome: status.Outcome) -> None:
-        conditions = status.conditions(
-            (chart.get("status") or {}).get("conditions") or (),
-            outcome,
-            generation=chart["metadata"].get("generation", 0),
-            now=self._time(),
-        )
-        if conditions is None:
-            return
-        patch = {"status": {"conditions": conditions}}
-        try:
-            await self._client.merge(f"{_path_of(chart)}/status", patch)
-        except ApiError as err:
-            if err.code != 404:  # deleted meanwhile
-                raise
-        chart["status"] = {**(chart.get("status") or {}), "conditions": conditions}
-
-    async def _event(
-        self, chart: Object, reason: str, message: str, *, warning: bool = False
-    ) -> None:
-        about = {"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", **chart}
-        body = events.event(
-            about, warning=warning, reason=reason, message=message, now=self._time()
-        )
-        try:
-            await self._client.create(events.path(about), body)
-        except ApiError as err:
-            # An event is a courtesy: a namespace that is going away refuses it.
-            LOG.debug("event %s: %s", reason, err)
-
-    def _time(self) -> str:
-        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return await self._client.merge(path_of(chart), {"metadata": metadata})
 
 
-def _given_up(failures: _Failures) -> status.Outcome:
-    if failures.permanent:
-        return status.failure(failures.reason, failures.message)
-    message = f"gave up after {failures.count} attempts: {failures.message}"
-    return status.failure("BackoffLimitExceeded", message)
+def _refuse_other_driver(chart: Object, target: Target) -> None:
+    """The API may not have refused it: not every one evaluates rules."""
+    known = (chart.get("status") or {}).get("release") or {}
+    if known.get("driver", target.driver) != target.driver:
+        message = f"spec.driver: driver is immutable after creation; it is {known['driver']}"
+        raise Refused("DriverImmutable", message)
 
 
 def _target(chart: Object) -> Target:
+    """Of a chart that is deleted: what it says wrong must not keep it from going."""
+    known = (chart.get("status") or {}).get("release") or {}
+    spec = {**wanted.spec_of(chart)}
+    if known.get("driver"):
+        spec["driver"] = known["driver"]
     try:
-        return plan.target_of(chart)
-    except Refused:  # a timeout that is none must not keep the chart from going
-        return plan.target_of({**chart, "spec": {**chart["spec"], "timeout": ""}})
-
-
-def _condition(chart: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    conditions = (chart.get("status") or {}).get("conditions") or ()
-    return next((found for found in conditions if found["type"] == kind), {})
-
-
-def _path(plural: str, key: str) -> str:
-    namespace, _, name = key.partition("/")
-    return f"{GROUP}/namespaces/{namespace}/{plural}/{name}"
-
-
-def _path_of(chart: Object) -> str:
-    metadata = chart["metadata"]
-    return _path("helmcharts", f"{metadata['namespace']}/{metadata['name']}")
+        return wanted.target_of({**chart, "spec": spec})
+    except Refused:
+        return wanted.target_of({**chart, "spec": {**spec, "timeout": ""}})

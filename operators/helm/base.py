@@ -53,6 +53,7 @@ class Job:
     take_ownership: bool = False
     server_side: str = "auto"  # true, false
     force_conflicts: bool = False
+    wait: bool = False  # until what was applied is ready, not only until the hooks have run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,12 @@ class Helm(Protocol):
 
     async def upgrade(self, job: Job) -> Release:
         """Also over a release that failed."""
+        ...
+
+    async def rollback(
+        self, target: Target, revision: int, *, server_side: str, force_conflicts: bool
+    ) -> None:
+        """Makes a new revision that is as this one was, with the labels of this one."""
         ...
 
     async def uninstall(self, target: Target) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from operators.config import Config
 from operators.helm.base import HelmError, Job, Release, Source, Target
-from operators.helm.library import MARGIN_SECONDS
+from operators.helm.library import MARGIN_SECONDS, MAX_HISTORY
 from operators.helm.process import Runner, last_words
 
 Files = dict[str, bytes]
@@ -32,7 +32,30 @@ class Binary:
         return _release(json.loads(await self._write("install", job, more)))
 
     async def upgrade(self, job: Job) -> Release:
-        return _release(json.loads(await self._write("upgrade", job, ["--history-max=10"])))
+        return _release(
+            json.loads(
+                await self._write(
+                    "upgrade", job, [f"--history-max={MAX_HISTORY}", "--reset-values"]
+                )
+            )
+        )
+
+    async def rollback(
+        self, target: Target, revision: int, *, server_side: str, force_conflicts: bool
+    ) -> None:
+        argv = [
+            "rollback",
+            target.name,
+            str(revision),
+            f"--timeout={target.timeout}s",
+            f"--history-max={MAX_HISTORY}",
+        ]
+        # "auto" is not named: version 3 has no such flag.
+        if server_side != "auto":
+            argv.append(f"--server-side={server_side}")
+        if force_conflicts and server_side != "false":
+            argv.append("--force-conflicts")
+        await self._run(argv, target, {})
 
     async def uninstall(self, target: Target) -> None:
         argv = [
@@ -166,6 +189,8 @@ def how_arguments(job: Job) -> list[str]:
         found.append(f"--server-side={job.server_side}")
     if job.force_conflicts and job.server_side != "false":
         found.append("--force-conflicts")
+    if job.wait:
+        found.append("--wait")
     return found
 
 
@@ -183,5 +208,5 @@ def _release(found: dict[str, Any]) -> Release:
 
 def _is_permanent(errors: str) -> bool:
     """The program says why only in words."""
-    known = ("parse error", "execution error at", "failed to parse", "values don't meet")
+    known = ("parse error", "failed to parse", "values don't meet", "Too long: must have at most")
     return any(words in errors for words in known)

@@ -2,7 +2,7 @@
 What kopf sees of HelmCharts, their configurations and their Secrets becomes keys to look at.
 
 Only what may change a release counts: what we write ourselves, the finalizer and
-the status, does not come back as work.
+the status, does not come back as work, except to the charts that wait for this one.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 import kopf
 
-from operators.helm import plan
+from operators.helm import plan, status, wanted
 
 GROUP, VERSION = "helm.cattle.io", "v1"
 Add = Callable[[str], None]
@@ -22,6 +22,8 @@ class Seen:
     def __init__(self, add: Add) -> None:
         self._add = add
         self._charts: dict[str, tuple[Any, ...]] = {}
+        self._ready: dict[str, tuple[Any, ...]] = {}
+        self._dependencies: dict[str, tuple[str, ...]] = {}  # of charts that have some
         self._configs: dict[str, int] = {}
         self._secrets: dict[str, frozenset[str]] = {}  # chart or config → Secrets it refers to
 
@@ -29,20 +31,22 @@ class Seen:
         key = _key(body)
         if gone:
             self._charts.pop(key, None)
+            self._ready.pop(key, None)
+            self._dependencies.pop(key, None)
             self._secrets.pop(f"HelmChart/{key}", None)
             self._add(key)
+            self._wake_dependants(key)
             return
-        metadata = body["metadata"]
-        said = (
-            metadata["uid"],
-            metadata.get("generation"),
-            "deletionTimestamp" in metadata,
-            plan.UNMANAGED in (metadata.get("annotations") or {}),
-        )
-        self._secrets[f"HelmChart/{key}"] = plan.watched_secrets(body, None)
+        self._secrets[f"HelmChart/{key}"] = wanted.watched_secrets(body, None)
+        self._depends(key, wanted.dependencies(body))
+        said = _said(body)
         if self._charts.get(key) != said:
             self._charts[key] = said
             self._add(key)
+        ready = (body["metadata"].get("generation"), status.is_ready(body))
+        if self._ready.get(key) != ready:
+            self._ready[key] = ready
+            self._wake_dependants(key)
 
     def config(self, body: Mapping[str, Any], *, gone: bool) -> None:
         key = _key(body)
@@ -52,7 +56,7 @@ class Seen:
             self._secrets.pop(f"HelmChartConfig/{key}", None)
             self._add(key)
             return
-        self._secrets[f"HelmChartConfig/{key}"] = plan.watched_secrets({}, body)
+        self._secrets[f"HelmChartConfig/{key}"] = wanted.watched_secrets({}, body)
         if self._configs.get(key) != generation:
             self._configs[key] = generation
             self._add(key)
@@ -63,6 +67,17 @@ class Seen:
             key = user.partition("/")[2]
             if name in names and key.startswith(f"{namespace}/"):
                 self._add(key)
+
+    def _depends(self, key: str, names: tuple[str, ...]) -> None:
+        if names:
+            self._dependencies[key] = names
+        else:
+            self._dependencies.pop(key, None)
+
+    def _wake_dependants(self, key: str) -> None:
+        for dependant, names in self._dependencies.items():
+            if key in names and dependant != key:
+                self._add(dependant)
 
 
 def register(registry: Any, add: Add) -> None:
@@ -83,6 +98,18 @@ def register(registry: Any, add: Add) -> None:
         # The listing at the start tells nothing new: each chart is looked at then anyway.
         if seen_now["type"] is not None:
             seen.secret(_key(body))
+
+
+def _said(body: Mapping[str, Any]) -> tuple[Any, ...]:
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    return (
+        metadata["uid"],
+        metadata.get("generation"),
+        "deletionTimestamp" in metadata,
+        plan.managed(body),
+        annotations.get(wanted.CHECK),
+    )
 
 
 def _key(body: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from operators.helm.process import Runner, last_words
 
 # Downloads and an uninstall before an install come on top of Helm's own timeout.
 MARGIN_SECONDS = 300
+MAX_HISTORY = 10  # revisions that are kept of a release, as many as Helm keeps
 
 
 class Library:
@@ -23,6 +24,12 @@ class Library:
 
     async def upgrade(self, job: Job) -> Release:
         return Release(**await self._ask("upgrade", job))
+
+    async def rollback(
+        self, target: Target, revision: int, *, server_side: str, force_conflicts: bool
+    ) -> None:
+        how = {"server_side": server_side, "force_conflicts": force_conflicts}
+        await self._ask("rollback", target, revision=revision, **how)
 
     async def uninstall(self, target: Target) -> None:
         await self._ask("uninstall", target)
@@ -38,9 +45,9 @@ class Library:
         text: str = await self._ask("template", job)
         return text
 
-    async def _ask(self, action: str, what: Job | Target) -> Any:
+    async def _ask(self, action: str, what: Job | Target, **more: Any) -> Any:
         target = what.target if isinstance(what, Job) else what
-        request = asdict(what) if isinstance(what, Job) else {"target": asdict(what)}
+        request = asdict(what) if isinstance(what, Job) else {"target": asdict(what), **more}
         request |= {"action": action, "kubeconfig": str(self._config.kubeconfig)}
         authorities = _authorities(what.source) if isinstance(what, Job) else b""
         code, out, errors = await self._runner.run(

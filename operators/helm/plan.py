@@ -1,5 +1,5 @@
 """
-From HelmChart, HelmChartConfig and the record of releases to the next step. Pure.
+From the record of a release and what is wanted of it to the next step. Pure.
 
 What was last wanted is remembered where Helm remembers what it did: each revision
 that we make carries a hash of all that shapes it, and its own number, as labels of its
@@ -9,38 +9,26 @@ did stands until the HelmChart changes. A restart forgets nothing.
 """
 
 import enum
-import hashlib
-import json
-import re
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from operators.helm.base import Job, Source, Target
 
 Object = Mapping[str, Any]
 
 FINALIZER = "wrangler.cattle.io/on-helm-chart-remove"
 UNMANAGED = "helmcharts.helm.cattle.io/unmanaged"
+MANAGED_BY = "helmcharts.cattle.io/managed-by"
+# Ours, and what K3s writes: a chart that comes with its data directory or a backup stays managed.
+MANAGERS = frozenset({"pinnace", "helm-controller"})
 HASH_LABEL = "helmcharts.helm.cattle.io/configHash"
 REVISION_LABEL = "pinnace.dev/helm-revision"
-API_PLACEHOLDER = "%{KUBERNETES_API}%"
-DEFAULT_TIMEOUT = 300  # seconds, Helm's
-DEFAULT_BACKOFF_LIMIT = 1000  # attempts, K3s's
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
-
-class Refused(Exception):
-    """What the HelmChart asks for cannot be done; ``reason`` is one word."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Missing(Exception):
-    """A Secret or ConfigMap that the HelmChart names is not there yet."""
+# A node that stops in the middle of an upgrade is no failure of the chart, but a chart
+# that stops the node each time is.
+INTERRUPTIONS = 3
+# No more upgrades than this in so many seconds, whoever changes the chart so often.
+STORM_UPGRADES = 8
+STORM_SECONDS = 600
 
 
 class Step(enum.Enum):
@@ -50,9 +38,12 @@ class Step(enum.Enum):
     INSTALL = enum.auto()
     UPGRADE = enum.auto()
     REINSTALL = enum.auto()  # uninstall, then install
+    ROLLBACK = enum.auto()  # to the last revision that was good
+    CLEAN = enum.auto()  # uninstall a first install that failed, and leave it so
     HEAL = enum.auto()  # a revision was interrupted: mark it failed and look again
     WAIT = enum.auto()  # somebody else may be at work on the release
     LEAVE = enum.auto()  # failed, and the failure policy is to leave it so
+    ROLLED_BACK = enum.auto()  # what is wanted failed, what was before it runs
     NOTHING = enum.auto()  # as wanted
 
 
@@ -72,120 +63,20 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Everything that a HelmChart refers to, by name; None: not there."""
+class Memory:
+    """What is known of earlier attempts at just what is wanted now."""
 
-    config: Object | None
-    secrets: Mapping[str, Object | None]
-    config_maps: Mapping[str, Object | None]
-    kubernetes_api: str
-    cluster_ca: str
+    interrupted: int = 0  # how often in a row one was cut short
+    given_up: bool = False
+    touched: bool = False  # the chart was changed since, if not in what shapes the release
 
 
-def target_of(chart: Object) -> Target:
-    """Raises :class:`Refused` when the timeout is none."""
-    spec, metadata = chart.get("spec") or {}, chart["metadata"]
-    return Target(
-        name=metadata["name"],
-        namespace=spec.get("targetNamespace") or metadata["namespace"],
-        driver=spec.get("driver") or "secret",
-        timeout=seconds(spec.get("timeout") or ""),
-    )
+NOTHING_KNOWN = Memory()
 
 
-def seconds(text: str) -> int:
-    """A Go duration, at least one second; the default for an empty one."""
-    if not text:
-        return DEFAULT_TIMEOUT
-    parts = re.findall(r"([\d.]+)(h|ms|m|s|us|µs|ns)", text)
-    if "".join(number + unit for number, unit in parts) != text:
-        raise Refused("InvalidTimeout", f"spec.timeout {text!r} is not a duration such as 5m30s")
-    try:
-        return max(1, round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
-    except ValueError as err:
-        raise Refused("InvalidTimeout", f"spec.timeout {text!r} is not a duration") from err
-
-
-def names(chart: Object, config: Object | None) -> tuple[frozenset[str], frozenset[str]]:
-    """The Secrets and the ConfigMaps that these two refer to, in the namespace of the chart."""
-    spec = chart.get("spec") or {}
-    entries = [*(spec.get("valuesSecrets") or ()), *(_spec(config).get("valuesSecrets") or ())]
-    secrets = {entry["name"] for entry in entries if entry.get("keys")}
-    secrets |= {_name(spec, "authSecret"), _name(spec, "dockerRegistrySecret")}
-    return frozenset(secrets - {""}), frozenset({_name(spec, "repoCAConfigMap")} - {""})
-
-
-def watched_secrets(chart: Object, config: Object | None) -> frozenset[str]:
-    """The Secrets whose change is a change of the values."""
-    entries = [
-        *(_spec(chart).get("valuesSecrets") or ()),
-        *(_spec(config).get("valuesSecrets") or ()),
-    ]
-    return frozenset(e["name"] for e in entries if e.get("keys") and not e.get("ignoreUpdates"))
-
-
-def job_of(chart: Object, inputs: Inputs) -> Job:
-    """
-    What Helm is to do, without labels.
-
-    Raises :class:`Refused` for what cannot be done, :class:`Missing` for what is not there yet.
-    """
-    spec, config = chart.get("spec") or {}, _spec(inputs.config)
-    if spec.get("helmVersion") not in {None, "", "v3"}:
-        raise Refused("UnsupportedVersion", f"helmVersion {spec['helmVersion']} is not supported")
-    literal, text = _set(spec.get("set") or {})
-    return Job(
-        target=target_of(chart),
-        source=_source(spec, inputs),
-        values=(*_layers(spec, inputs), *_layers(config, inputs)),
-        set=literal,
-        set_string=text,
-        create_namespace=bool(spec.get("createNamespace")),
-        take_ownership=bool(spec.get("takeOwnership")),
-        server_side=config.get("serverSide") or spec.get("serverSide") or "auto",
-        force_conflicts=bool(_first(config.get("forceConflicts"), spec.get("forceConflicts"))),
-    )
-
-
-def failure_policy(chart: Object, config: Object | None) -> str:
-    return str(
-        _spec(config).get("failurePolicy") or _spec(chart).get("failurePolicy") or "reinstall"
-    )
-
-
-def backoff_limit(chart: Object) -> int:
-    limit = _spec(chart).get("backOffLimit")
-    return DEFAULT_BACKOFF_LIMIT if limit is None else int(limit)
-
-
-def hash_of(job: Job, ignored: Sequence[str] = ()) -> str:
-    """
-    Of all that shapes the release; how to reach the chart, and how long to wait, do not.
-
-    ``ignored``: documents of values whose change is no reason for an upgrade.
-    """
-    source, target = job.source, job.target
-    shaped = {
-        "release": [target.name, target.namespace, target.driver],
-        "chart": [source.content] if source.content else [source.repo, source.chart],
-        "version": "" if source.content else source.version,
-        "values": [document for document in job.values if document not in ignored],
-        "set": [job.set, job.set_string],
-        "how": [job.take_ownership, job.server_side, job.force_conflicts],
-    }
-    # 40 digits: a label has room for 63 characters.
-    return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def ignored_values(chart: Object, inputs: Inputs) -> tuple[str, ...]:
-    """The documents that come from Secrets with ``ignoreUpdates``."""
-    return tuple(
-        document
-        for spec in (_spec(chart), _spec(inputs.config))
-        for entry in spec.get("valuesSecrets") or ()
-        if entry.get("ignoreUpdates")
-        for document in _documents(entry, inputs)
-    )
+def managed(chart: Object) -> bool:
+    annotations = chart["metadata"].get("annotations") or {}
+    return UNMANAGED not in annotations and annotations.get(MANAGED_BY, "pinnace") in MANAGERS
 
 
 def labels(
@@ -215,9 +106,20 @@ def history_of(records: Sequence[Object]) -> tuple[Revision, ...]:
     return tuple(sorted(found, key=lambda revision: revision.version))
 
 
+def last_ours(history: Sequence[Revision]) -> Revision | None:
+    return next((found for found in reversed(history) if found.ours), None)
+
+
 def recorded_hash(history: Sequence[Revision]) -> str:
     """What the last revision of ours was made from; "": there is none."""
-    return next((found.hash for found in reversed(history) if found.ours), "")
+    found = last_ours(history)
+    return found.hash if found else ""
+
+
+def last_good(history: Sequence[Revision]) -> Revision | None:
+    """The last one that worked. One that failed is never superseded, so those that are worked."""
+    good = {"deployed", "superseded"}
+    return next((found for found in reversed(history) if found.status in good), None)
 
 
 def on_deletion(chart: Object, namespace: Object | None, history: Sequence[Revision]) -> Step:
@@ -229,122 +131,63 @@ def on_deletion(chart: Object, namespace: Object | None, history: Sequence[Revis
 
 
 def decide(
-    history: Sequence[Revision], wanted_hash: str, *, policy: str, timeout: int, now: float
+    history: Sequence[Revision],
+    wanted_hash: str,
+    *,
+    policy: str,
+    timeout: int,
+    now: float,
+    waited: float = 0.0,
+    memory: Memory = NOTHING_KNOWN,
 ) -> Step:
-    """``now``: seconds since 1970. No step of ours is under way when this is asked."""
+    """
+    ``now``: seconds since 1970. ``waited``: for how many seconds this process has seen the last
+    revision as it is. No step of ours is under way when this is asked.
+    """
     if not history or history[-1].status == "uninstalled":
         return Step.INSTALL
     last = history[-1]
     match last.status:
         case "uninstalling":
-            return Step.REINSTALL
-        case "failed" if policy == "abort":
-            return Step.LEAVE
+            return Step.CLEAN if memory.given_up else Step.REINSTALL
         case "failed":
-            return Step.UPGRADE if policy == "retry" else Step.REINSTALL
+            return _after_failure(history, wanted_hash, policy, memory)
+        case "deployed" if recorded_hash(history) == wanted_hash:
+            return _as_recorded(history, memory)
         case status if status.startswith("pending-"):
-            abandoned = last.ours or now - last.modified_at > timeout
+            # The clock of the machine may have been wrong when the record was written.
+            abandoned = last.ours or now - last.modified_at > timeout or waited >= timeout
             return Step.HEAL if abandoned else Step.WAIT
         case _:
-            return Step.NOTHING if recorded_hash(history) == wanted_hash else Step.UPGRADE
+            return Step.UPGRADE
 
 
-def _spec(thing: Object | None) -> Object:
-    return (thing or {}).get("spec") or {}
+def _after_failure(
+    history: Sequence[Revision], wanted_hash: str, policy: str, memory: Memory
+) -> Step:
+    if policy == "abort":
+        return Step.LEAVE
+    again = Step.UPGRADE if policy == "retry" or last_good(history) else Step.REINSTALL
+    if policy == "retry" or 0 < memory.interrupted < INTERRUPTIONS:
+        return again
+    if policy != "rollback":
+        return Step.REINSTALL
+    if recorded_hash(history) != wanted_hash or memory.touched:
+        return again
+    return Step.ROLLBACK if last_good(history) else Step.CLEAN
 
 
-def _name(spec: Object, field: str) -> str:
-    return str((spec.get(field) or {}).get("name") or "")
+def _as_recorded(history: Sequence[Revision], memory: Memory) -> Step:
+    ours = last_ours(history)
+    if ours is None or ours.status != "failed":
+        return Step.NOTHING
+    return Step.UPGRADE if memory.touched else Step.ROLLED_BACK
 
 
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _layers(spec: Object, inputs: Inputs) -> list[str]:
-    layers = [spec.get("valuesContent") or ""]
-    if spec.get("values"):
-        layers.append(json.dumps(spec["values"], sort_keys=True))
-    for entry in spec.get("valuesSecrets") or ():
-        layers += _documents(entry, inputs)
-    return [layer for layer in layers if layer]
-
-
-def _documents(entry: Object, inputs: Inputs) -> list[str]:
-    keys = entry.get("keys") or ()
-    secret = inputs.secrets.get(entry["name"])
-    data = (secret or {}).get("data") or {}
-    absent = [key for key in keys if key not in data]
-    if absent and not entry.get("ignoreUpdates"):
-        raise Missing(f"Secret {entry['name']} with {', '.join(absent)} is not there")
-    return [_decoded(data, key) for key in keys if key in data]
-
-
-def _decoded(data: Object, key: str) -> str:
-    return b64decode(data.get(key) or "").decode(errors="replace")
-
-
-def _set(given: Object) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """For ``--set`` and for ``--set-string``, in the order of their names."""
-    literal, text = [], []
-    for path, value in sorted(given.items()):
-        if isinstance(value, int) or str(value).lower() in {"true", "false", "null"}:
-            literal.append((path, str(value).lower() if isinstance(value, bool) else str(value)))
-        else:
-            text.append((path, str(value).replace(",", r"\,")))
-    return tuple(literal), tuple(text)
-
-
-def _source(spec: Object, inputs: Inputs) -> Source:
-    if spec.get("chartContent"):
-        return Source(content=spec["chartContent"])
-    chart, repo = spec.get("chart") or "", spec.get("repo") or ""
-    if not chart:
-        raise Refused("NoChart", "spec.chart or spec.chartContent is needed")
-    if not repo and not chart.startswith(("https://", "http://", "oci://")):
-        raise Refused(
-            "NoRepository", f"spec.chart {chart!r} is a name: spec.repo must say where it is"
-        )
-    return Source(
-        chart=chart.replace(API_PLACEHOLDER, inputs.kubernetes_api),
-        repo=repo.replace(API_PLACEHOLDER, inputs.kubernetes_api),
-        version=spec.get("version") or "",
-        ca=_authorities(spec, inputs),
-        **_credentials(spec, inputs),
-        pass_credentials=bool(spec.get("authPassCredentials")),
-        insecure=bool(spec.get("insecureSkipTLSVerify")),
-        plain_http=bool(spec.get("plainHTTP")),
-    )
-
-
-def _authorities(spec: Object, inputs: Inputs) -> str:
-    texts = [spec.get("repoCA") or ""]
-    if name := _name(spec, "repoCAConfigMap"):
-        found = inputs.config_maps.get(name)
-        if found is None:
-            raise Missing(f"ConfigMap {name} is not there")
-        texts += [text for _, text in sorted((found.get("data") or {}).items())]
-    if API_PLACEHOLDER in f"{spec.get('chart')}{spec.get('repo')}":
-        texts.append(inputs.cluster_ca)
-    return "\n".join(text.strip() for text in texts if text.strip())
-
-
-def _credentials(spec: Object, inputs: Inputs) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for field, keys in (
-        ("authSecret", ("username", "password", "tls.crt", "tls.key")),
-        ("dockerRegistrySecret", (".dockerconfigjson",)),
-    ):
-        if name := _name(spec, field):
-            secret = inputs.secrets.get(name)
-            if secret is None:
-                raise Missing(f"Secret {name} is not there")
-            found |= {key: _decoded(secret.get("data") or {}, key) for key in keys}
-    fields = {
-        "username": "username",
-        "password": "password",
-        "certificate": "tls.crt",
-        "key": "tls.key",
-        "registry_auth": ".dockerconfigjson",
-    }
-    return {field: found.get(key, "") for field, key in fields.items()}
+def storm(history: Sequence[Revision], *, now: float) -> float | None:
+    """How many seconds to wait because there were so many revisions of late; None: none."""
+    ages = [now - found.modified_at for found in history if found.ours]
+    recent = sorted(age for age in ages if 0 <= age < STORM_SECONDS)
+    if len(recent) < STORM_UPGRADES:
+        return None
+    return STORM_SECONDS - recent[STORM_UPGRADES - 1]

@@ -1,12 +1,13 @@
 """
-Run one program for a bounded time, in a folder of its own, one at a time.
+Run a program for a bounded time, in a folder of its own; on a small board one at a time.
 
-Helm takes 90 MiB while it works; two at once would not fit a small board.
+Helm takes 90 MiB while it works, and gives them back by ending.
 """
 
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,29 @@ from operators.helm.base import HelmError
 
 LOG = logging.getLogger(__name__)
 LONGEST_MESSAGE = 2000  # characters of stderr in an error
+GIB = 2**30
+MOST_AT_ONCE = 4
 
 
 class Runner:
-    """``environment`` is all that the programs see, beside a HOME that is removed after."""
+    """
+    ``environment`` is all that the programs see, beside a HOME that is removed after.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    ``folder`` is where these are made; nobody else uses it. None: among all temporary files.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], *, folder: Path | None = None, at_once: int = 1
+    ) -> None:
         self._environment = dict(environment)
-        self._one_at_a_time = asyncio.Lock()
+        self._folder = folder
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def begin(self) -> None:
+        """Remove what a process left that was killed in the middle of its work."""
+        if self._folder:
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(self._folder.mkdir, 0o700, parents=True, exist_ok=True)
 
     async def run(
         self,
@@ -41,14 +57,30 @@ class Runner:
 
         Raises :class:`HelmError` when the time is over, or the program cannot be started.
         """
-        async with self._one_at_a_time:
-            with tempfile.TemporaryDirectory(prefix="pinnace-helm-") as folder:
+        async with self._slots:
+            with tempfile.TemporaryDirectory(prefix="helm-", dir=self._folder) as folder:
                 home = Path(folder)
                 await asyncio.to_thread(_write, home, files or {})
                 names = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "HOME", "TMPDIR")
                 seen = self._environment | dict(environment or {}) | dict.fromkeys(names, folder)
                 process = await _start(argv, home, seen)
                 return await _finish(process, stdin, seconds)
+
+
+def slots(memory: Path, limit: Path) -> int:
+    """
+    How many may run at once here: one below 1 GiB of memory, one more for each GiB, four at most.
+
+    ``memory``: /proc/meminfo; ``limit``: memory.max of the control group, where there is one.
+    """
+    found = GIB // 2
+    with suppress(OSError, StopIteration, ValueError):
+        lines = memory.read_text().splitlines()
+        total = next(line for line in lines if line.startswith("MemTotal:"))
+        found = int(total.split()[1]) * 1024
+    with suppress(OSError, ValueError):  # "max": no limit
+        found = min(found, int(limit.read_text()))
+    return min(1 + found // GIB, MOST_AT_ONCE)
 
 
 async def _start(

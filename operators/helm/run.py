@@ -1,27 +1,47 @@
 """Joins the parts of the Helm operator."""
 
+from pathlib import Path
 from typing import Any
 
 from operators.base import Parts
 from operators.helm import choose, handlers
 from operators.helm.apply import Charts
-from operators.helm.process import Runner
+from operators.helm.drift import LiveChecker
+from operators.helm.pace import Pace
+from operators.helm.process import Runner, slots
 from operators.queue import Queue
+
+MEMORY = Path("/proc/meminfo")
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container, where there is one
 
 
 class HelmOperator:
     def __init__(self, parts: Parts) -> None:
         config = parts.config
         seen = {**config.proxy, "PATH": config.path, "PYTHONPATH": str(config.program_dir)}
-        helm = choose.helm(config, Runner(seen))
-        charts = Charts(config, parts.client, helm, now=parts.now, clock=parts.clock)
+        self._runner = runner = Runner(
+            seen, folder=config.run_dir / "helm", at_once=slots(MEMORY, MEMORY_LIMIT)
+        )
+        charts = Charts(
+            config,
+            parts.client,
+            choose.helm(config, runner),
+            checker=LiveChecker(config, runner),
+            now=parts.now,
+            clock=parts.clock,
+        )
         self._queue = Queue("HelmChart", charts.reconcile)
+        self._pace = Pace(self._queue.add)
 
     def register(self, registry: Any) -> None:
-        handlers.register(registry, self._queue.add)
+        handlers.register(registry, self._pace.add)
 
     async def run(self) -> None:
-        await self._queue.run()
+        await self._runner.begin()
+        try:
+            await self._queue.run()
+        finally:
+            self._pace.close()
 
 
 operator = HelmOperator

@@ -2,15 +2,24 @@
 What a HelmChart's status says. Pure.
 
 ``JobCreated`` and ``Failed`` are helm-controller's, for what waits on them; no
-Job object exists. ``Ready`` is ours: True once the release is as wanted.
+Job object exists. ``Ready`` is ours: True once the release is as wanted; ``Drifted`` and
+``Suspended`` are there only where somebody asked for that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from operators.helm.base import Release, Target
+from operators.helm.plan import Revision
+
 Condition = Mapping[str, Any]
-OURS = ("JobCreated", "Failed", "Ready")
+Said = tuple[str, str, str]  # status, reason, message
+
+LONGEST_MESSAGE = 1500  # characters
+HISTORY = 5  # revisions
+_CREATED = ("True", "Job created", "Helm runs in a worker of the node; there is no Job object")
+SUSPENDED = ("True", "Suspended", "spec.suspend is set: nothing is done but a deletion")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +30,14 @@ class Outcome:
     failed: str
     reason: str  # one word
     message: str
+    created: Said = _CREATED
 
 
-def deployed(*, release: str, chart: str, revision: int) -> Outcome:
-    what = f"chart {chart}, " if chart else ""
-    message = f"release {release}: {what}revision {revision}"
+def deployed(release: Release) -> Outcome:
+    parts = [release.chart and f"chart {release.chart}"]
+    parts += [release.app_version and f"app version {release.app_version}"]
+    what = "".join(f"{part}, " for part in parts if part)
+    message = f"release {release.name}: {what}revision {release.revision}"
     return Outcome(ready="True", failed="False", reason="Deployed", message=message)
 
 
@@ -37,43 +49,123 @@ def failure(reason: str, message: str) -> Outcome:
     return Outcome(ready="False", failed="True", reason=reason, message=message)
 
 
-def conditions(
-    seen: Sequence[Condition], outcome: Outcome, *, generation: int, now: str
-) -> list[dict[str, Any]] | None:
-    """
-    The conditions to write; None where ``seen`` already say so. ``now``: RFC 3339.
+def refused(reason: str, message: str) -> Outcome:
+    """What was asked for cannot be done, so nothing was begun."""
+    return Outcome(
+        ready="False",
+        failed="True",
+        # The one reason that helm-controller has, in its words.
+        reason="Unsupported version" if reason == "UnsupportedVersion" else reason,
+        message=message,
+        created=("False", reason, ""),
+    )
 
-    Conditions of others are kept.
-    """
+
+def said(outcome: Outcome) -> dict[str, Said | None]:
+    message = outcome.message[:LONGEST_MESSAGE]
     failed = outcome.failed == "True"
-    wanted = {
-        "JobCreated": ("True", "WorkerStarted", "Helm runs in a worker of the node, not in a Job"),
-        "Failed": (outcome.failed, outcome.reason, outcome.message if failed else ""),
-        "Ready": (outcome.ready, outcome.reason, outcome.message),
+    return {
+        "JobCreated": outcome.created,
+        "Failed": (outcome.failed, outcome.reason, message if failed else ""),
+        "Ready": (outcome.ready, outcome.reason, message),
     }
+
+
+def conditions(
+    seen: Sequence[Condition], wanted: Mapping[str, Said | None], *, generation: int, now: str
+) -> list[dict[str, Any]]:
+    """
+    ``seen`` with what is wanted: None takes a condition away. ``now``: RFC 3339.
+
+    Equal to ``seen`` where these already say so. Conditions of others are kept.
+    """
     old = {condition["type"]: condition for condition in seen}
-    if all(_says(old.get(kind)) == said for kind, said in wanted.items()) and all(
-        old[kind].get("observedGeneration") == generation for kind in OURS
-    ):
+    made = {kind: dict(condition) for kind, condition in old.items()}
+    for kind, words in wanted.items():
+        made.pop(kind, None)
+        if words is not None:
+            made[kind] = {
+                "type": kind,
+                "status": words[0],
+                "reason": words[1],
+                "message": words[2],
+                "observedGeneration": generation,
+                "lastTransitionTime": _since(old.get(kind), words[0], now),
+            }
+    same_order = [made.pop(kind) for kind in old if kind in made]
+    return [*same_order, *made.values()]
+
+
+def condition(status: Mapping[str, Any], kind: str) -> Condition:
+    found = status.get("conditions") or ()
+    return next((condition for condition in found if condition.get("type") == kind), {})
+
+
+def is_ready(chart: Mapping[str, Any]) -> bool:
+    """As it is wanted now, not as it was wanted before its last change."""
+    ready, metadata = condition(chart.get("status") or {}, "Ready"), chart["metadata"]
+    return (
+        ready.get("status") == "True"
+        and ready.get("observedGeneration") == metadata.get("generation", 0)
+        and "deletionTimestamp" not in metadata
+    )
+
+
+def release(found: Release, target: Target) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "namespace": found.namespace,
+        "driver": target.driver,
+        "revision": found.revision,
+        "status": found.status,
+        "chart": found.chart,
+        "appVersion": found.app_version,
+    }
+
+
+def release_of(status: Mapping[str, Any]) -> Release | None:
+    """What was last told of the release."""
+    known = status.get("release")
+    if not isinstance(known, Mapping):
         return None
-    others = [dict(condition) for condition in seen if condition["type"] not in OURS]
-    return others + [
-        {
-            "type": kind,
-            "status": said[0],
-            "reason": said[1],
-            "message": said[2],
-            "observedGeneration": generation,
-            "lastTransitionTime": _since(old.get(kind), said[0], now),
+    return Release(
+        name=str(known.get("name") or ""),
+        namespace=str(known.get("namespace") or ""),
+        revision=int(known.get("revision") or 0),
+        status=str(known.get("status") or ""),
+        chart=str(known.get("chart") or ""),
+        app_version=str(known.get("appVersion") or ""),
+    )
+
+
+def history(
+    revisions: Sequence[Revision], old: Sequence[Mapping[str, Any]], newest: Release | None
+) -> list[dict[str, Any]]:
+    """The last few revisions; the chart of each is known from when it was the newest."""
+    charts = {entry.get("revision"): entry.get("chart") or "" for entry in old}
+    entries = {
+        found.version: {
+            "revision": found.version,
+            "status": found.status,
+            "chart": charts.get(found.version, ""),
         }
-        for kind, said in wanted.items()
-    ]
+        for found in revisions
+    }
+    if newest:
+        for entry in entries.values():
+            if entry["status"] == "deployed":
+                entry["status"] = "superseded"
+        entries[newest.revision] = {
+            "revision": newest.revision,
+            "status": newest.status,
+            "chart": newest.chart,
+        }
+    return [entries[number] for number in sorted(entries)][-HISTORY:]
 
 
-def _says(condition: Condition | None) -> tuple[str, str, str] | None:
-    if condition is None:
-        return None
-    return condition["status"], condition.get("reason", ""), condition.get("message", "")
+def changes(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields to write, as a merge patch has them; empty where nothing changed."""
+    return {field: value for field, value in wanted.items() if old.get(field) != value}
 
 
 def _since(old: Condition | None, status: str, now: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import helm_python
 
-from operators.helm import worker
+from operators.helm import actions
 
 
 def rendered(request: dict[str, Any]) -> dict[str, str]:
-    answer = worker.answer({**request, "action": "template"})
+    answer = actions.answer({**request, "action": "template"})
     if "error" in answer:
         return {"error": answer["error"]["message"]}
     try:
@@ -28,9 +28,9 @@ def _manifest(request: dict[str, Any]) -> str:
     target = request["target"]
     with (
         helm_python.Config(namespace=target["namespace"], storage_driver="memory") as config,
-        worker.load_chart(request["source"]) as chart,
+        actions.load_chart(request["source"]) as chart,
     ):
-        values = worker.values_of(request)
+        values = actions.values_of(request)
         manifest: str = config.install(chart, target["name"], values, dry_run="client")["manifest"]
         return manifest
 

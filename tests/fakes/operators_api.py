@@ -1,29 +1,47 @@
 """An API and a Helm in memory: what operators write is written down in order."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from operators.client import ApiError
 from operators.helm.base import HelmError, Job, Release, Target
+from operators.helm.status import Said
+from operators.helm.wanted import Drift
 
 Object = dict[str, Any]
 
 
 class FakeApi:
-    """Objects by their path; ``writes`` are (verb, path) without events, ``events`` reasons."""
+    """
+    Objects by their path; ``writes`` are (verb, path) without events, ``events`` reasons.
+
+    ``faults`` are raised, one for each request, before or (``after``) behind what it does;
+    None lets a request pass.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.writes: list[tuple[str, str]] = []
         self.events: list[str] = []
+        self.faults: Iterator[ApiError | None] = iter(())
+        self.after: Iterator[ApiError | None] = iter(())
+
+    def _fail(self, faults: Iterator[ApiError | None]) -> None:
+        if fault := next(faults, None):
+            raise fault
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
+        self._fail(self.faults)
         if path not in self.objects:
             raise ApiError(404, "NotFound", f"{path} not found")
         found = self.objects[path]
         return {**found, "metadata": dict(found["metadata"])}
 
     async def metadata(self, path: str, query: Mapping[str, str]) -> list[Object]:
+        self._fail(self.faults)
         return [
             found["metadata"]
             for place, found in self.objects.items()
@@ -31,6 +49,7 @@ class FakeApi:
         ]
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Object:
+        self._fail(self.faults)
         if body["kind"] == "Event":
             self.events.append(body["reason"])
         else:
@@ -38,28 +57,37 @@ class FakeApi:
         return dict(body)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> Object:
+        self._fail(self.faults)
         self.writes.append(("replace", path))
         self.objects[path] = dict(body)
         return dict(body)
 
     async def merge(self, path: str, patch: Mapping[str, Any]) -> Object:
+        self._fail(self.faults)
         self.writes.append(("merge", path))
         found = self.objects[path.removesuffix("/status")]
         for part, change in patch.items():
             found[part] = {**found.get(part, {}), **change}
-        return await self.get(path.removesuffix("/status"))
+        self._fail(self.after)
+        return {**found, "metadata": dict(found["metadata"])}
 
     async def delete(self, path: str) -> None:
+        self._fail(self.faults)
         self.writes.append(("delete", path))
         self.objects.pop(path, None)
 
 
 class FakeHelm:
-    """Keeps its records in ``api`` as Helm does; ``failures`` are raised first, in order."""
+    """
+    Keeps its records in ``api`` as Helm does; ``failures`` are raised first, in order.
+
+    A failure of the reason "WorkerDied" leaves its record pending, one of "RepoError" leaves none.
+    """
 
     def __init__(self, api: FakeApi) -> None:
         self.calls: list[str] = []
         self.failures: list[HelmError] = []
+        self.jobs: list[Job] = []
         self._api = api
 
     async def install(self, job: Job) -> Release:
@@ -68,8 +96,24 @@ class FakeHelm:
     async def upgrade(self, job: Job) -> Release:
         return self._write("upgrade", job)
 
+    async def rollback(
+        self, target: Target, revision: int, *, server_side: str, force_conflicts: bool
+    ) -> None:
+        self.calls.append(f"rollback {revision}")
+        records = self._records(target)
+        found, last = records[revision], max(records)
+        failed = self.failures.pop(0) if self.failures else None
+        if not failed:
+            self._supersede(target)
+        labels = found["metadata"]["labels"] | {"version": str(last + 1)}
+        self.put(target, last + 1, "failed" if failed else "deployed", labels)
+        if failed:
+            raise failed
+
     async def uninstall(self, target: Target) -> None:
         self.calls.append("uninstall")
+        if self.failures and self.failures[0].reason == "UninstallError":
+            raise self.failures.pop(0)
         for path in [path for path in self._api.objects if f".v1.{target.name}.v" in path]:
             del self._api.objects[path]
 
@@ -82,16 +126,53 @@ class FakeHelm:
     async def template(self, job: Job) -> str:
         raise NotImplementedError
 
+    def put(
+        self, target: Target, revision: int, status: str, labels: Mapping[str, str], **more: Any
+    ) -> None:
+        release = {
+            "info": {"status": status, "description": f"{status} it is"},
+            "chart": {"metadata": {"name": "hello", "version": "0.1.0", "appVersion": "1"}},
+            **more,
+        }
+        data = base64.b64encode(gzip.compress(json.dumps(release).encode()))
+        label = {"owner": "helm", "version": str(revision), **labels, "status": status}
+        self._api.objects[self.path(target, revision)] = {
+            "metadata": {"labels": label},
+            "data": {
+                "release": (base64.b64encode(data) if target.driver == "secret" else data).decode()
+            },
+        }
+
+    def path(self, target: Target, revision: int) -> str:
+        plural = "secrets" if target.driver == "secret" else "configmaps"
+        folder = f"/api/v1/namespaces/{target.namespace}/{plural}"
+        return f"{folder}/sh.helm.release.v1.{target.name}.v{revision}"
+
+    def _records(self, target: Target) -> dict[int, Object]:
+        return {
+            int(found["metadata"]["labels"]["version"]): found
+            for path, found in self._api.objects.items()
+            if f".v1.{target.name}.v" in path
+        }
+
+    def _supersede(self, target: Target) -> None:
+        for found in self._records(target).values():
+            if found["metadata"]["labels"]["status"] == "deployed":
+                found["metadata"]["labels"]["status"] = "superseded"
+
     def _write(self, action: str, job: Job) -> Release:
         self.calls.append(action)
+        self.jobs.append(job)
         failed = self.failures.pop(0) if self.failures else None
+        if failed and failed.reason == "RepoError":
+            raise failed
+        if not failed:
+            self._supersede(job.target)
         revision = int(dict(job.labels)["pinnace.dev/helm-revision"])
         status = "failed" if failed else "deployed"
-        path = f"/api/v1/namespaces/{job.target.namespace}/secrets"
-        label = {"owner": "helm", "version": str(revision), "status": status, **dict(job.labels)}
-        self._api.objects[f"{path}/sh.helm.release.v1.{job.target.name}.v{revision}"] = {
-            "metadata": {"labels": label}
-        }
+        if failed and failed.reason == "WorkerDied":
+            status = f"pending-{action}"
+        self.put(job.target, revision, status, dict(job.labels))
         if failed:
             raise failed
         return Release(
@@ -102,3 +183,15 @@ class FakeHelm:
             chart="hello-0.1.0",
             app_version="1",
         )
+
+
+class FakeChecker:
+    """Says in turn what ``said`` holds; then that nothing drifted."""
+
+    def __init__(self) -> None:
+        self.said: list[Said] = []
+        self.checks = 0
+
+    async def check(self, target: Target, revision: int, asked: Drift) -> Said:
+        self.checks += 1
+        return self.said.pop(0) if self.said else ("False", "InSync", "")

@@ -97,15 +97,21 @@ def test_an_unchanged_chart_is_written_only_once(cluster: Cluster) -> None:
     assert revisions(cluster, "same") == {"1": "deployed"}
 
 
+def by_hand(cluster: Cluster, call: str) -> None:
+    """What a person does with the helm command, whose fields are managed by "helm"."""
+    script = "import sys; from operators.helm.worker import name_the_program; name_the_program(); "
+    script += "import helm_python; helm_python.Config(kubeconfig_path=sys.argv[1], "
+    script += f"namespace='default').{call}"
+    subprocess.run([sys.executable, "-c", script, str(cluster.kubeconfig)], check=True, cwd=ROOT)
+
+
 def test_what_a_person_rolled_back_stays_so(cluster: Cluster) -> None:
     cluster.create(CHARTS, hello("rolled", valuesContent="message: one"))
     cluster.until(CHARTS, "rolled", ready_at(1))
     cluster.merge(f"{CHARTS}/rolled", {"spec": {"valuesContent": "message: two"}})
     cluster.until(CHARTS, "rolled", ready_at(2, generation=2))
 
-    script = "import helm_python, sys; helm_python.Config(kubeconfig_path=sys.argv[1], "
-    script += "namespace='default').rollback('rolled', version=1)"
-    subprocess.run([sys.executable, "-c", script, str(cluster.kubeconfig)], check=True)
+    by_hand(cluster, "rollback('rolled', version=1)")
     assert cluster.stop(OPERATORS) == 0
     cluster.start(OPERATORS)
 

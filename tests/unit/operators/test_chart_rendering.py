@@ -16,12 +16,12 @@ import helm_python
 import pytest
 import yaml
 
-from operators.helm import plan
+from operators.helm import wanted
 from operators.helm.values import put
 from tests.charts import packing, program
 
 ROOT = Path(__file__).parent.parent.parent.parent
-NOTHING = plan.Inputs(
+NOTHING = wanted.Inputs(
     config=None, secrets={}, config_maps={}, kubernetes_api="127.0.0.1:6443", cluster_ca=""
 )
 CASES = yaml.safe_load((packing.FOLDER / "cases.yaml").read_text())
@@ -78,7 +78,7 @@ def _request(chart: str, case: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": {"name": "rel", "namespace": "ns"},
         "spec": {"chartContent": packing.content(chart), **spec},
     }
-    job = plan.job_of(body, NOTHING)
+    job = wanted.job_of(body, NOTHING)
     return {**asdict(job), "kubeconfig": "/nonexistent"}
 
 

@@ -7,7 +7,7 @@ import pytest
 from operators.helm.apply import Charts
 from operators.helm.base import HelmError
 from operators.helm.plan import FINALIZER, UNMANAGED
-from tests.fakes.operators_api import FakeApi, FakeHelm
+from tests.fakes.operators_api import FakeApi, FakeChecker, FakeHelm
 from tests.fakes.operators_config import config as told
 
 KEY = "kube-system/web"
@@ -25,6 +25,7 @@ class World:
     def __init__(self, kubeconfig: Path) -> None:
         self.api = FakeApi()
         self.helm = FakeHelm(self.api)
+        self.checker = FakeChecker()
         self.seconds = 0.0
         kubeconfig.write_text(KUBECONFIG)
         config = told(
@@ -35,7 +36,12 @@ class World:
             path="",
         )
         self.charts = Charts(
-            config, self.api, self.helm, now=lambda: NOW, clock=lambda: self.seconds
+            config,
+            self.api,
+            self.helm,
+            checker=self.checker,
+            now=lambda: NOW,
+            clock=lambda: self.seconds,
         )
         self.api.objects["/api/v1/namespaces/kube-system"] = {"metadata": {"name": "kube-system"}}
 
@@ -61,7 +67,10 @@ async def test_the_finalizer_comes_before_the_install(world: World) -> None:
     assert world.helm.calls == ["install"]
     assert world.api.writes[0] == ("merge", PATH)
     assert world.api.objects[PATH]["metadata"]["finalizers"] == [FINALIZER]
-    assert world.condition("Ready")["message"] == "release web: chart hello-0.1.0, revision 1"
+    assert (
+        world.condition("Ready")["message"]
+        == "release web: chart hello-0.1.0, app version 1, revision 1"
+    )
     assert world.api.events == ["ApplyJob", "Deployed"]
 
 

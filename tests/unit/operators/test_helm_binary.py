@@ -103,6 +103,7 @@ async def test_an_upgrade_keeps_ten_revisions(tmp_path: Path) -> None:
         "--timeout=60s",
         "--output=json",
         "--history-max=10",
+        "--reset-values",
         "--kubeconfig=/k",
         "--namespace=apps",
     ]

@@ -1,0 +1,118 @@
+"""
+``failurePolicy: rollback``: back to what worked, and what failed is not tried again.
+
+Which revision failed, and for what, its record says by its labels: that is what keeps
+it from being tried again. After a first install there is nothing to go back to, so
+what it left is uninstalled, and only the status of the HelmChart remembers it.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from operators.client import Client
+from operators.helm import plan, records, status
+from operators.helm.attempts import Attempts, Look
+from operators.helm.base import Helm, HelmError
+from operators.helm.tell import Teller
+
+REASON, FAILED = "RolledBack", "RollbackFailed"
+Fail = Callable[[Look, HelmError], Awaitable[float | None]]
+
+
+class Back:
+    """``fail`` counts and tells a failure, and says when to come again."""
+
+    def __init__(
+        self, client: Client, helm: Helm, teller: Teller, attempts: Attempts, *, fail: Fail
+    ) -> None:
+        self._client = client
+        self._helm = helm
+        self._teller = teller
+        self._attempts = attempts
+        self._fail = fail
+
+    async def roll(self, look: Look) -> float | None:
+        """To the last revision that worked."""
+        if look.failure and look.failure.reason == FAILED:
+            if await self._attempts.is_given_up(look):
+                return None
+            if left := self._attempts.left(look):
+                return left
+        good = plan.last_good(look.history)
+        assert good is not None
+        why, target = await self._why(look), look.job.target
+        try:
+            await records.converting(
+                self._client,
+                target,
+                lambda: self._helm.rollback(
+                    target,
+                    good.version,
+                    server_side=look.job.server_side,
+                    force_conflicts=look.job.force_conflicts,
+                ),
+            )
+        except HelmError as err:
+            message = f"{why}; the rollback to revision {good.version} failed: {err}"
+            return await self._fail(look, HelmError(FAILED, message))
+        message = f"{why}; rolled back to revision {good.version}"
+        await self._attempts.give_up(look, REASON, message)
+        await self._teller.event(look.chart, REASON, message, warning=True)
+        return 0.0
+
+    async def clean(self, look: Look) -> float | None:
+        """There is nothing to go back to: what the first install left is taken away."""
+        if left := self._attempts.left(look) if _failed_before(look) else 0.0:
+            return left
+        message = self._told(look)
+        if not message:
+            message = f"{await self._why(look)}; uninstalled, since there is nothing to go back to"
+        await self._attempts.give_up(look, REASON, message)
+        target = look.job.target
+        try:
+            await records.converting(self._client, target, lambda: self._helm.uninstall(target))
+        except HelmError as err:
+            return await self._fail(look, HelmError(FAILED, f"{message}: {err}"))
+        await self._teller.event(look.chart, REASON, message, warning=True)
+        return None
+
+    async def settled(self, look: Look) -> None:
+        """What is wanted failed, what was before it runs: say so."""
+        chart, last, target = look.chart, look.history[-1], look.job.target
+        old = chart.get("status") or {}
+        message = self._told(look)
+        if not message:
+            message = f"{await self._why(look)}; revision {last.version} is a rollback"
+        release = status.release_of(old)
+        if release is None or release.revision != last.version:
+            found = await records.details(self._client, target, last.version)
+            release = found.release if found else release
+        fields: dict[str, Any] = {
+            "history": status.history(look.history, old.get("history") or (), None)
+        }
+        if release:
+            fields["release"] = status.release(replace(release, status=last.status), target)
+        await self._teller.tell(chart, status.failure(REASON, message), fields=fields)
+
+    def _told(self, look: Look) -> str:
+        said = status.condition(look.chart.get("status") or {}, "Failed")
+        return str(said.get("message") or "") if said.get("reason") == REASON else ""
+
+    async def _why(self, look: Look) -> str:
+        """Why the last revision of ours failed."""
+        failure = look.failure
+        if failure and failure.attempt.hash == look.attempt.hash and failure.reason != FAILED:
+            return failure.message
+        ours = plan.last_ours(look.history)
+        if ours is None:
+            return "the upgrade failed"
+        try:
+            found = await records.details(self._client, look.job.target, ours.version)
+        except records.Unreadable:
+            found = None
+        return (found and found.description) or f"revision {ours.version} failed"
+
+
+def _failed_before(look: Look) -> bool:
+    return look.failure is not None and look.failure.reason == FAILED

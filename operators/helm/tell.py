@@ -1,0 +1,82 @@
+"""
+Say on a HelmChart, and in events, how far it is; nothing where nothing changed.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from operators import events
+from operators.client import ApiError, Client
+from operators.helm import failures, status
+from operators.helm.status import Outcome, Said
+
+LOG = logging.getLogger(__name__)
+GROUP = "/apis/helm.cattle.io/v1"
+
+Object = dict[str, Any]
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Teller:
+    """``now`` is the time of day."""
+
+    def __init__(self, client: Client, *, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._now = now
+
+    async def tell(
+        self,
+        chart: Object,
+        outcome: Outcome | None,
+        *,
+        conditions: Mapping[str, Said | None] = _NOTHING,
+        fields: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """
+        ``conditions`` beside those of the outcome, and ``fields`` of the status; None takes
+        one away. ``chart`` is changed as the API changed it.
+        """
+        old = chart.get("status") or {}
+        wanted = {**(status.said(outcome) if outcome else {}), **conditions}
+        said = status.conditions(
+            old.get("conditions") or (),
+            wanted,
+            generation=chart["metadata"].get("generation", 0),
+            now=self.time(),
+        )
+        changes = status.changes({"conditions": [], **old}, {"conditions": said, **fields})
+        if not changes:
+            return
+        try:
+            await self._client.merge(f"{path_of(chart)}/status", {"status": changes})
+        except ApiError as err:
+            if err.code != 404:  # deleted meanwhile
+                raise
+        chart["status"] = {**old, **changes}
+
+    async def event(
+        self, chart: Object, reason: str, message: str, *, warning: bool = False
+    ) -> None:
+        about = {"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", **chart}
+        body = events.event(about, warning=warning, reason=reason, message=message, now=self.time())
+        try:
+            await self._client.create(events.path(about), body)
+        except ApiError as err:
+            # An event is a courtesy: a namespace that is going away refuses it.
+            LOG.debug("event %s: %s", reason, err)
+
+    def time(self) -> str:
+        return self._now().strftime(failures.TIME)
+
+
+def path(plural: str, key: str) -> str:
+    """``key``: namespace/name."""
+    namespace, _, name = key.partition("/")
+    return f"{GROUP}/namespaces/{namespace}/{plural}/{name}"
+
+
+def path_of(chart: Mapping[str, Any]) -> str:
+    metadata = chart["metadata"]
+    return path("helmcharts", f"{metadata['namespace']}/{metadata['name']}")
