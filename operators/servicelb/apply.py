@@ -16,7 +16,7 @@ from operators.client import ApiError, Client
 from operators.servicelb import daemonset, listeners, plan
 from operators.servicelb.claims import Claim, PortKey
 from operators.servicelb.daemonset import Wanted
-from operators.servicelb.facts import PORTS_CONDITION, SPEC_CONDITION, Service, service_of
+from operators.servicelb.facts import PORTS_CONDITION, SPEC_CONDITION, Service
 from operators.servicelb.known import Known
 from operators.servicelb.plan import Change, Plan, World
 
@@ -149,6 +149,8 @@ class Balancer:
     async def reconcile(self, _key: str) -> float | None:
         """Raises the last error of those that writes ended with, once all were tried."""
         decided = await self._deciding.decide()
+        for key in self._told.keys() - self._known.services.keys():
+            del self._told[key]
         failed: ApiError | None = None
         stale = False
         steps = [
@@ -176,15 +178,11 @@ class Balancer:
         service = change.service
         path = f"{_path(service)}/status?fieldManager={self._deciding.manager}"
         try:
-            body = await self._client.merge(path, plan.status_patch(change, self._stamp()))
+            await self._client.merge(path, plan.status_patch(change, self._stamp()))
         except ApiError as err:
             if err.code != 404:  # deleted meanwhile: the watch tells soon
                 raise
             return
-        if self._known.services.get(service.key) is service:
-            # What the watch will tell, known already: no look for our own write.
-            written = service_of(body, self._deciding.manager)
-            self._known.services[service.key] = written
         for warning, reason, message in _news(change):
             await self._tell(change.service, reason, message, warning=warning)
 
