@@ -1,11 +1,23 @@
 """
-May this pod run here at all? What the scheduler does not look at (pure).
+May this pod run here at all? What the scheduler does not look at, or was not asked (pure).
 
-A pod that is refused fails for good, with the reason that kubelet would give.
+A pod may name its node itself, and two may be placed at once by whoever schedules; so
+resources, ports and affinity are looked at again. One that is refused fails for
+good, with the reason that kubelet would give.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
 from controlplane.client.base import Object
+from controlplane.objects import node_selectors, quantity
+from controlplane.objects.pod_totals import pod_total
+from node.kubelet.base import is_sidecar
 from node.kubelet.view import Waiting
+
+Port = tuple[str, str, int]  # address, protocol, port
+_ANY = frozenset({"0.0.0.0", "::"})
+_ORDER = {"cpu": 0, "memory": 1, "ephemeral-storage": 2}
 
 # Namespaced sysctls that one pod cannot hurt another with. Source: "Using sysctls in a cluster".
 _SAFE = frozenset(
@@ -26,12 +38,22 @@ _SAFE = frozenset(
 )
 
 
-def refuse(pod: Object, node: Object | None) -> Waiting | None:
-    """Why not, or None."""
-    return _sysctls(pod) or _node_selector(pod, node)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What the pod would find here."""
+
+    node: Object | None  # None: not registered yet
+    allocatable: Mapping[str, str]
+    others: Sequence[Object]  # pods that were let in and have not ended
 
 
-def _sysctls(pod: Object) -> Waiting | None:
+def refuse(pod: Object, room: Room) -> Waiting | None:
+    """Why not, or None; of several reasons the first."""
+    checks = (_sysctls, _system, _resources, _affinity, _ports, _taints)
+    return next((why for check in checks if (why := check(pod, room)) is not None), None)
+
+
+def _sysctls(pod: Object, _room: Room) -> Waiting | None:
     wanted = (pod["spec"].get("securityContext") or {}).get("sysctls", ())
     for item in wanted:
         name = item["name"].replace("/", ".")
@@ -40,12 +62,89 @@ def _sysctls(pod: Object) -> Waiting | None:
     return None
 
 
-def _node_selector(pod: Object, node: Object | None) -> Waiting | None:
-    if node is None:
+def _system(pod: Object, _room: Room) -> Waiting | None:
+    named = (pod["metadata"].get("labels") or {}).get("kubernetes.io/os")
+    if named not in (None, "linux"):
+        text = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
+        return Waiting("PodOSSelectorNodeLabelDoesNotMatch", text)
+    if (pod["spec"].get("os") or {}).get("name", "linux") != "linux":
+        text = "Failed to admit pod as the OS field doesn't match node OS"
+        return Waiting("PodOSNotSupported", text)
+    return None
+
+
+def _resources(pod: Object, room: Room) -> Waiting | None:
+    count, most = len(room.others), room.allocatable.get("pods")
+    if most is not None and count + 1 > quantity.value(most):
+        return _out_of("pods", 1, count, quantity.value(most))
+    wanted = _requests(pod)
+    for name in sorted(wanted, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)):
+        if not wanted[name] or name not in room.allocatable:
+            continue  # what the node does not know is looked after elsewhere
+        used = sum(_requests(other).get(name, 0) for other in room.others)
+        offered = _number(name, room.allocatable[name])
+        if wanted[name] > offered - used:
+            return _out_of(name, wanted[name], used, offered)
+    return None
+
+
+def _requests(pod: Object) -> dict[str, int]:
+    total = pod_total(pod["spec"], "requests")
+    out = {name: _number(name, text) for name, text in total.items()}
+    for name, text in (pod["spec"].get("overhead") or {}).items():
+        out[name] = out.get(name, 0) + _number(name, text)
+    return out
+
+
+def _number(name: str, text: str) -> int:
+    return quantity.milli(text) if name == "cpu" else quantity.value(text)
+
+
+def _out_of(name: str, wanted: int, used: int, offered: int) -> Waiting:
+    text = (
+        f"Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, "
+        f"capacity: {offered}"
+    )
+    return Waiting(f"OutOf{name}", text)
+
+
+def _failed(predicate: str, text: str) -> Waiting:
+    return Waiting(predicate, f"Predicate {predicate} failed: {text}")
+
+
+def _affinity(pod: Object, room: Room) -> Waiting | None:
+    if room.node is None or node_selectors.required_affinity_matches(pod["spec"], room.node):
         return None
-    labels = node["metadata"].get("labels", {})
-    wanted = pod["spec"].get("nodeSelector") or {}
-    if all(labels.get(key) == value for key, value in wanted.items()):
+    return _failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+
+
+def _ports(pod: Object, room: Room) -> Waiting | None:
+    wanted = list(_host_ports(pod))
+    for other in room.others if wanted else ():
+        for taken in _host_ports(other):
+            if any(_clash(port, taken) for port in wanted):
+                text = "node(s) didn't have free ports for the requested pod ports"
+                return _failed("NodePorts", text)
+    return None
+
+
+def _host_ports(pod: Object) -> Iterator[Port]:
+    spec = pod["spec"]
+    sidecars = [c for c in spec.get("initContainers", ()) if is_sidecar(c)]
+    for container in [*spec["containers"], *sidecars]:
+        for port in container.get("ports", ()):
+            if port.get("hostPort"):
+                address = port.get("hostIP") or "0.0.0.0"
+                yield address, port.get("protocol", "TCP"), port["hostPort"]
+
+
+def _clash(a: Port, b: Port) -> bool:
+    return a[1:] == b[1:] and (a[0] == b[0] or bool({a[0], b[0]} & _ANY))
+
+
+def _taints(pod: Object, room: Room) -> Waiting | None:
+    taints = ((room.node or {}).get("spec") or {}).get("taints")
+    tolerations = pod["spec"].get("tolerations")
+    if node_selectors.untolerated(taints, tolerations, ("NoExecute",)) is None:
         return None
-    text = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
-    return Waiting("NodeAffinity", text)
+    return _failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")

@@ -38,6 +38,7 @@ from node.kubelet.counters import Counters
 from node.kubelet.images import Images
 from node.kubelet.recorder import EventRecorder
 from node.kubelet.sources import Sources
+from node.kubelet.view import Waiting, is_terminal
 from node.kubelet.volumes import Volumes
 from node.kubelet.worker import Worker
 
@@ -200,13 +201,35 @@ class Kubelet:
         if self._group is None or self._parts is None:
             raise RuntimeError("the kubelet does not run")
         worker = Worker(self._parts, self._client, self._group, pod, index=self._index)
-        if not pod.get("status", {}).get("containerStatuses") and pod["spec"]["containers"]:
+        if not _was_let_in(pod) and pod["spec"]["containers"]:
             # Only new pods: one that runs already is not asked again after a restart.
-            node = self._reads.get(NODES, "", self._config.node_name)
-            worker.memory.evicted = admit.refuse(pod, node) or evict.refuse(pod, self.held())
+            self._admit(worker)
         self.workers[worker.uid] = worker
         self._group.create_task(self._serve(worker))
         return worker
+
+    def _admit(self, worker: Worker) -> None:
+        pod, node = worker.pod, self._reads.get(NODES, "", self._config.node_name)
+        offered = ((node or {}).get("status") or {}).get("allocatable")
+        room = admit.Room(
+            node=node,
+            allocatable=offered or self.settings.allocatable,
+            others=[other for other in self._reads.list(PODS) if self._is_in(other, worker.uid)],
+        )
+        refused = evict.refuse(pod, self.held()) or admit.refuse(pod, room)
+        if refused is None:
+            return
+        self.counters.rejections[refused.reason] += 1
+        self.recorder.record(pod, "Warning", refused.reason, refused.message)
+        worker.memory.evicted = Waiting(refused.reason, f"Pod was rejected: {refused.message}")
+
+    def _is_in(self, pod: Object, but: str) -> bool:
+        """Does the pod take something of this node?"""
+        if uid_of(pod) == but or pod["spec"].get("nodeName") != self._config.node_name:
+            return False
+        worker = self.workers.get(uid_of(pod))
+        let_in = worker.memory.evicted is None if worker is not None else _was_let_in(pod)
+        return let_in and not is_terminal(pod)
 
     async def _serve(self, worker: Worker) -> None:
         await worker.run()
@@ -309,6 +332,11 @@ class Kubelet:
 
 class _Stopped(Exception):
     """The orderly end of :meth:`Kubelet.run`."""
+
+
+def _was_let_in(pod: Object) -> bool:
+    """By the agent before this one."""
+    return bool(pod.get("status", {}).get("containerStatuses"))
 
 
 def _orphan(sandbox: Sandbox, grace: int) -> Object:

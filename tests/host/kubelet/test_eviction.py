@@ -152,7 +152,7 @@ async def test_short_of_memory_the_greediest_goes_and_new_ones_are_kept_out(node
     assert target["reason"] == "TerminationByKubelet"
     assert (refused["reason"], refused["message"]) == (
         "Evicted",
-        "The node had condition: [MemoryPressure]. ",
+        "Pod was rejected: The node had condition: [MemoryPressure]. ",
     )
     assert node.status("modest")["phase"] == "Running"
     (event,) = node.api.events("EvictionThresholdMet")

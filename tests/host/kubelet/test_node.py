@@ -180,3 +180,22 @@ async def test_an_unsafe_sysctl_is_refused(node: Node) -> None:
     node.api.put(PODS, pod("sys", spec={"securityContext": {"sysctls": sysctls}}))
     status = await node.phase("sys", "Failed")
     assert status["reason"] == "SysctlForbidden"
+
+
+async def test_a_taken_port_of_the_host_refuses_the_second_pod_and_outlives_a_restart(
+    node: Node,
+) -> None:
+    ports = {"ports": [{"containerPort": 80, "hostPort": 18080, "protocol": "TCP"}]}
+    node.api.put(PODS, pod("first", container=ports))
+    await node.ready("first")
+    await node.stop()
+    node.api.put(PODS, pod("second", container=ports))
+    await node.start()
+    status = await node.phase("second", "Failed")
+    text = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+    assert (status["reason"], status["message"]) == ("NodePorts", f"Pod was rejected: {text}")
+    await node.api.until(lambda: node.api.events("NodePorts"))
+    assert node.api.events("NodePorts")[0]["message"] == text
+    assert node.status("first")["phase"] == "Running"
+    assert node.kubelet is not None
+    assert node.kubelet.counters.rejections == {"NodePorts": 1}
