@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.node import Node, booted
+from tests.e2e.node import ADDRESS, Node, booted
 
 NUMBERS = itertools.count(1)
 
@@ -83,9 +84,43 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest.fixture
 def space(node: Node) -> Iterator[Space]:
+    with a_space(node) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def a_space(node: Node) -> Iterator[Space]:
     name = f"test-{next(NUMBERS)}"
     node.kubectl("create", "namespace", name)
     account = ("get", "serviceaccount", "default", "-n", name)
     node.until(lambda: node.kubectl(*account, check=False).returncode == 0)
     yield Space(node, name)
     node.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Another node, with every packaged component and Traefik's image, where that is to be had."""
+    folder = tmp_path_factory.mktemp("whole") / "pinnace"
+    with booted(folder, name="pinnace-whole", ingress=True) as running:
+        running.kubectl("wait", "node/pi", "--for=condition=Ready", "--timeout=30s")
+        running.until(lambda: "imported pinnace.dev/pause" in running.log.read_text())
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ingress(whole: Node) -> Node:
+    """The same node, once its ingress controller serves."""
+    if not (whole.data / "agent" / "images" / "pinnace-traefik.tar").exists():
+        pytest.skip("Traefik's wheel cannot be had here: see `make .cache/ingress`")
+    whole.until(lambda: traefik_serves(whole))
+    return whole
+
+
+def traefik_serves(node: Node) -> bool:
+    """Available, and asked by the address that its Service has from the node."""
+    found = node.kubectl(
+        "get", "deployment", "traefik", "-n", "kube-system", "-o", "json", check=False
+    )
+    status = json.loads(found.stdout).get("status", {}) if found.returncode == 0 else {}
+    return bool(status.get("availableReplicas")) and "404" in node.http(f"http://{ADDRESS}/")

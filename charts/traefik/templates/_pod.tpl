@@ -65,8 +65,11 @@ env: {{ include "traefik.environment" . | nindent 2 }}
 envFrom: {{ toYaml . | nindent 2 }}
 {{- end }}
 ports: {{ include "traefik.containerPorts" . | nindent 2 }}
-{{- range $kind, $path := dict "readiness" $deployment.readinessPath "liveness" $deployment.livenessPath }}
+{{- range $kind, $path := dict "startup" $deployment.readinessPath "readiness" $deployment.readinessPath "liveness" $deployment.livenessPath }}
+{{- $probe := index $.Values (printf "%sProbe" $kind) }}
+{{- if $probe }}
 {{ $kind }}Probe:
+  {{- if not (or $probe.httpGet $probe.exec $probe.tcpSocket $probe.grpc) }}
   httpGet:
     {{- with default $.Values.ports.traefik.hostIP $deployment.healthchecksHost }}
     host: {{ . | quote }}
@@ -74,10 +77,9 @@ ports: {{ include "traefik.containerPorts" . | nindent 2 }}
     path: {{ default "/ping" $path }}
     port: {{ default $.Values.ports.traefik.port $deployment.healthchecksPort }}
     scheme: {{ default "HTTP" $deployment.healthchecksScheme }}
-  {{- index $.Values (printf "%sProbe" $kind) | toYaml | nindent 2 }}
+  {{- end }}
+  {{- toYaml $probe | nindent 2 }}
 {{- end }}
-{{- with .Values.startupProbe }}
-startupProbe: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- with $deployment.lifecycle }}
 lifecycle: {{ toYaml . | nindent 2 }}
