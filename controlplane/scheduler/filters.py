@@ -112,8 +112,14 @@ def resources_fit(question: Question, node: NodeInfo) -> Refusal | None:
 def volume_binding(question: Question, node: NodeInfo) -> Refusal | None:
     if question.volumes is volumes.NOTHING:
         return None
-    reason = volumes.refusal(question.volumes, node)
-    return Refusal("VolumeBinding", (reason,)) if reason else None
+    reasons = volumes.refusal(question.volumes, node)
+    return Refusal("VolumeBinding", reasons) if reasons else None
+
+
+def volume_zone(question: Question, node: NodeInfo) -> Refusal | None:
+    if not question.volumes.zones or volumes.is_in_zone(question.volumes, node):
+        return None
+    return Refusal("VolumeZone", (volumes.WRONG_ZONE,))
 
 
 def topology_spread(question: Question, node: NodeInfo) -> Refusal | None:
@@ -140,6 +146,7 @@ FILTERS: tuple[Filter, ...] = (
     node_ports,
     resources_fit,
     volume_binding,
+    volume_zone,
     topology_spread,
     inter_pod_affinity,
 )

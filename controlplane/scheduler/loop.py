@@ -16,6 +16,8 @@ from controlplane.client.base import Change, Client, Feed, Object, PatchType, Re
 from controlplane.objects.errors import StatusError
 from controlplane.objects.meta import condition, rfc3339
 from controlplane.objects.resources import (
+    CSI_DRIVERS,
+    CSI_STORAGE_CAPACITIES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -33,7 +35,7 @@ from controlplane.reconcile.volumes import (
     is_reserved_for,
     reference,
 )
-from controlplane.scheduler import volumes
+from controlplane.scheduler import capacity, volumes
 from controlplane.scheduler.cycle import Placed, Planner, Unplaced
 from controlplane.scheduler.preempt import Choice
 from controlplane.scheduler.queue import Event, PodQueue, Waiting
@@ -99,6 +101,7 @@ class Scheduler:
             NODES.plural: self._node_changed,
             NAMESPACES.plural: self._namespace_changed,
             PODS.plural: self._pod_changed,
+            CSI_STORAGE_CAPACITIES.plural: self._capacity_changed,
         }
 
         def deliver(change: Change) -> None:
@@ -110,6 +113,7 @@ class Scheduler:
         # Nodes before pods, so that the first snapshot knows where pods are.
         watched = [NODES, NAMESPACES, PODS]
         watched += [PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES]
+        watched += [CSI_DRIVERS, CSI_STORAGE_CAPACITIES]
         return self._feed.subscribe(watched, deliver)
 
     def _node_changed(self, change: Change) -> None:
@@ -136,6 +140,10 @@ class Scheduler:
             if waiter is not None:
                 waiter.set()
         self.queue.happened(Event.VOLUMES_CHANGED)
+
+    def _capacity_changed(self, change: Change) -> None:
+        if capacity.is_more(change.old, change.new):
+            self.queue.happened(Event.VOLUMES_CHANGED)
 
     def _pod_changed(self, change: Change) -> None:
         pod = change.new

@@ -23,7 +23,7 @@ class Event(enum.Enum):
     NODE_CHANGED = enum.auto()
     POD_GONE = enum.auto()  # deleted, finished, or asking for less
     POD_PLACED = enum.auto()  # or relabelled
-    VOLUMES_CHANGED = enum.auto()  # claims, volumes, classes
+    VOLUMES_CHANGED = enum.auto()  # claims, volumes, classes, room for them
     NAMESPACE_CHANGED = enum.auto()
 
 
@@ -40,6 +40,7 @@ HINTS: Mapping[Event, frozenset[str]] = {
             "NodePorts",
             "NodeResourcesFit",
             "VolumeBinding",
+            "VolumeZone",
             *_OF_PODS,
         }
     ),
@@ -50,12 +51,13 @@ HINTS: Mapping[Event, frozenset[str]] = {
             "NodeAffinity",
             "NodeResourcesFit",
             "VolumeBinding",
+            "VolumeZone",
             *_OF_PODS,
         }
     ),
     Event.POD_GONE: frozenset({"NodePorts", "NodeResourcesFit", "VolumeRestrictions", *_OF_PODS}),
     Event.POD_PLACED: frozenset(_OF_PODS),
-    Event.VOLUMES_CHANGED: frozenset({"VolumeBinding", "VolumeRestrictions"}),
+    Event.VOLUMES_CHANGED: frozenset({"VolumeBinding", "VolumeRestrictions", "VolumeZone"}),
     Event.NAMESPACE_CHANGED: frozenset({"InterPodAffinity"}),
 }
 

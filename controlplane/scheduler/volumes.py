@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from controlplane.client.base import Object, Reads
-from controlplane.objects import node_selectors
-from controlplane.objects.meta import annotations
+from controlplane.objects import node_selectors, quantity
+from controlplane.objects.meta import annotations, is_controlled_by, labels
 from controlplane.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
@@ -20,15 +20,27 @@ from controlplane.objects.resources import (
 )
 from controlplane.reconcile import volumes
 from controlplane.reconcile.volumes import NO_PROVISIONER, SELECTED_NODE
+from controlplane.scheduler.capacity import Pool, pools
 from controlplane.scheduler.snapshot import NodeInfo
 
 WRONG_NODE = "node(s) didn't match PersistentVolume's node affinity"
 LOST_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 NO_VOLUME = "node(s) didn't find available persistent volumes to bind"
+NOT_ENOUGH = "node(s) did not have enough free storage"
+WRONG_ZONE = "node(s) had no available volume zone"
 UNBOUND = "pod has unbound immediate PersistentVolumeClaims"
 TAKEN = (
     "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
 )
+
+_ZONE, _REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
+# Label of a volume → the one that nodes have had since.
+_TOPOLOGY = {
+    "failure-domain.beta.kubernetes.io/zone": _ZONE,
+    "failure-domain.beta.kubernetes.io/region": _REGION,
+    _ZONE: _ZONE,
+    _REGION: _REGION,
+}
 
 IsPlaced = Callable[[str], bool]  # by the uid of a pod; also while it is being bound
 
@@ -42,6 +54,8 @@ class Waiting:
     provisioned: bool
     node: str  # where its provisioner was asked to make it; "": not yet
     topologies: tuple[Object, ...]  # of the class, as node selector terms
+    size: int  # bytes that it asks for
+    pools: tuple[Pool, ...] | None  # where its provisioner has room; None: it does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,8 @@ class Needs:
     plugin: str = "VolumeBinding"  # who refuses
     lost: bool = False
     affinities: tuple[Object, ...] = ()  # required node affinity of bound volumes
-    waiting: tuple[Waiting, ...] = ()
+    zones: tuple[tuple[str, frozenset[str]], ...] = ()  # of bound volumes: label, its values
+    waiting: tuple[Waiting, ...] = ()  # the smallest first
 
 
 NOTHING = Needs()
@@ -64,6 +79,10 @@ def needs(pod: Object, reads: Reads, is_placed: IsPlaced) -> Needs:
             result = replace(result, refused=TAKEN, plugin="VolumeRestrictions")
         if result.refused:
             break
+    if len(result.waiting) > 1:
+        # So that a large claim does not go without because a small one took its volume.
+        by_size = sorted(result.waiting, key=lambda item: item.size)
+        result = replace(result, waiting=tuple(by_size))
     return result
 
 
@@ -94,12 +113,20 @@ def _with_claim(result: Needs, pod: Object, reads: Reads, name: str, *, ephemera
     claim = reads.get(PERSISTENT_VOLUME_CLAIMS, pod["metadata"]["namespace"], name)
     if claim is None:
         if ephemeral:
-            text = f'waiting for ephemeral volume controller to create the pvc "{name}"'
+            what = f'persistentvolumeclaim "{name}"'
+            text = f"waiting for ephemeral volume controller to create the {what}"
         else:
             text = f'persistentvolumeclaim "{name}" not found'
         return replace(result, refused=text)
+    if volumes.phase(claim) == "Lost":
+        lost = f'bound to non-existent persistentvolume "{volumes.volume_name(claim)}"'
+        return replace(result, refused=f'persistentvolumeclaim "{name}" {lost}')
     if claim["metadata"].get("deletionTimestamp"):
         return replace(result, refused=f'persistentvolumeclaim "{name}" is being deleted')
+    if ephemeral and not is_controlled_by(claim, pod):
+        where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        text = f"PVC {pod['metadata']['namespace']}/{name} was not created for pod {where}"
+        return replace(result, refused=f"{text} (pod is not owner)")
     if is_bound(claim):
         return _with_volume(result, reads.get(PERSISTENT_VOLUMES, "", volumes.volume_name(claim)))
     class_name = volumes.class_of(claim)
@@ -119,6 +146,13 @@ def is_bound(claim: Object) -> bool:
 def _with_volume(result: Needs, volume: Object | None) -> Needs:
     if volume is None:
         return replace(result, lost=True)
+    zones = [
+        (key, frozenset(value.split("__")))
+        for key, value in labels(volume).items()
+        if key in _TOPOLOGY
+    ]
+    if zones:
+        result = replace(result, zones=(*result.zones, *zones))
     required = (volume["spec"].get("nodeAffinity") or {}).get("required")
     if required is None:
         return result
@@ -139,7 +173,16 @@ def _waiting(claim: Object, storage: Object, reads: Reads) -> Waiting:
         for topology in storage.get("allowedTopologies") or ()
     ]
     provisioned = storage.get("provisioner") != NO_PROVISIONER
-    return Waiting(claim, tuple(fitting), provisioned, node, tuple(terms))
+    asked = (claim["spec"].get("resources") or {}).get("requests") or {}
+    return Waiting(
+        claim,
+        tuple(fitting),
+        provisioned,
+        node,
+        tuple(terms),
+        size=quantity.value(asked.get("storage", "0")),
+        pools=pools(storage, reads) if provisioned and asked.get("storage") else None,
+    )
 
 
 def _is_at(volume: Object, node: NodeInfo) -> bool:
@@ -153,8 +196,17 @@ def choose(
     waiting: Sequence[Waiting], node: NodeInfo
 ) -> list[tuple[Waiting, Object | None]] | None:
     """For each claim its volume, None where one is to be made; None at all: not on this node."""
+    found = _choose(waiting, node)
+    return None if isinstance(found, str) else found
+
+
+def _choose(
+    waiting: Sequence[Waiting], node: NodeInfo
+) -> list[tuple[Waiting, Object | None]] | str:
+    """As :func:`choose`, or the reason why not."""
     taken: set[str] = set()
     chosen: list[tuple[Waiting, Object | None]] = []
+    is_full = False
     for item in waiting:
         volume = next(
             (v for v in item.candidates if v["metadata"]["name"] not in taken and _is_at(v, node)),
@@ -163,9 +215,11 @@ def choose(
         if volume is not None:
             taken.add(volume["metadata"]["name"])
         elif not item.provisioned or not _is_allowed(item, node):
-            return None
+            return NO_VOLUME
+        else:
+            is_full = is_full or not _has_room(item, node)
         chosen.append((item, volume))
-    return chosen
+    return NOT_ENOUGH if is_full else chosen
 
 
 def _is_allowed(item: Waiting, node: NodeInfo) -> bool:
@@ -176,14 +230,31 @@ def _is_allowed(item: Waiting, node: NodeInfo) -> bool:
     return node_selectors.node_selector_matches(item.topologies, node.selectable)
 
 
-def refusal(found: Needs, node: NodeInfo) -> str:
-    """The reason why the node is not for the pod, "" if it is."""
-    if found.lost:
-        return LOST_VOLUME
-    for required in found.affinities:
-        terms = required.get("nodeSelectorTerms")
-        if not node_selectors.node_selector_matches(terms, node.selectable):
-            return WRONG_NODE
-    if found.waiting and choose(found.waiting, node) is None:
-        return NO_VOLUME
-    return ""
+def _has_room(item: Waiting, node: NodeInfo) -> bool:
+    return item.pools is None or any(pool.has_room(node.labels, item.size) for pool in item.pools)
+
+
+def refusal(found: Needs, node: NodeInfo) -> tuple[str, ...]:
+    """The reasons why the node is not for the pod, () if it is."""
+    reasons = []
+    if any(not _matches(required, node) for required in found.affinities):
+        reasons.append(WRONG_NODE)
+    if found.waiting and isinstance(why := _choose(found.waiting, node), str):
+        reasons.append(why)
+    if found.lost and WRONG_NODE not in reasons:
+        reasons.append(LOST_VOLUME)
+    return tuple(reasons)
+
+
+def _matches(required: Object, node: NodeInfo) -> bool:
+    return node_selectors.node_selector_matches(required.get("nodeSelectorTerms"), node.selectable)
+
+
+def is_in_zone(found: Needs, node: NodeInfo) -> bool:
+    """Nodes that say nothing of zones are in all of them."""
+    if not any(key in node.labels for key in _TOPOLOGY):
+        return True
+    return all(
+        node.labels.get(key, node.labels.get(_TOPOLOGY[key], "")) in values
+        for key, values in found.zones
+    )
