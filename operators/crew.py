@@ -30,6 +30,8 @@ class Crew:
         self._clock = clock
         self._members: dict[str, Operator] = {}
         self._changed = asyncio.Event()
+        self._begun = asyncio.Event()
+        self._tried: set[str] = set()
         self.restarts: dict[str, int] = dict.fromkeys(sorted(names), 0)
 
     @property
@@ -41,6 +43,11 @@ class Crew:
         async with asyncio.TaskGroup() as tasks:
             for name in self.restarts:
                 tasks.create_task(self._keep(name))
+
+    async def begun(self) -> None:
+        """Each was tried once."""
+        if self.restarts:
+            await self._begun.wait()
 
     async def changed(self) -> None:
         """Somebody began to run since :meth:`register` was called last."""
@@ -70,10 +77,10 @@ class Crew:
     async def _run(self, name: str) -> None:
         """Returns when the operator ended; nothing but our own end is raised."""
         try:
-            operator = self._make(name)
-            self._members[name] = operator
+            self._members[name] = self._make(name)
             self._changed.set()
-            await operator.run()
+            self._note(name)
+            await self._members[name].run()
             LOG.error("%s ended, which an operator never does", name)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -84,3 +91,9 @@ class Crew:
             LOG.exception("%s failed", name)
         finally:
             self._members.pop(name, None)
+            self._note(name)
+
+    def _note(self, name: str) -> None:
+        self._tried.add(name)
+        if self._tried == self.restarts.keys():
+            self._begun.set()

@@ -190,7 +190,7 @@ async def operate(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.run())
-            await asyncio.sleep(0)  # until each has begun
+            await crew.begun()
             await _watch_on(crew, config, vitals, ready)
     finally:
         vitals.ready = False

@@ -64,9 +64,10 @@ def connect(found: Credentials) -> Any:
     told.connection_pool_maxsize = AT_ONCE
 
     def freshen(configuration: Any) -> None:
-        configuration.api_key["authorization"] = f"Bearer {found.bearer()}"
+        configuration.api_key["BearerToken"] = f"Bearer {found.bearer()}"
 
     if found.token or found.token_file:
+        told.api_key["BearerToken"] = ""  # or else the client does not ask for one
         told.refresh_api_key_hook = freshen
     return ApiClient(told)
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,12 +38,15 @@ def needs_upstream(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=reason)
 
 
+@dataclass(kw_only=True)
 class Upstream(Cluster):
     """``enter``: what is put in front of each command, to run it in another namespace."""
 
     pki: Pki
     enter: Sequence[str] = ()
-    peers: tuple[int, int, int, int] = (0, 0, 0, 0)
+    # Of etcd for its clients and for its peers, of controllers and of the scheduler.
+    peers: tuple[int, int, int, int]
+    ports: dict[str, int] = field(default_factory=dict)  # of the operators' health, by child
 
     def start_etcd(self) -> None:
         client, peer = self.peers[:2]
@@ -89,7 +93,17 @@ class Upstream(Cluster):
             **{name.replace("_", "-"): value for name, value in more.items()},
         }
         self.start_program("kube-apiserver", flags)
-        self.until_answers(lambda: self.get("/api/v1/namespaces/kube-system"))
+        self.until_answers(self._ready)
+
+    def _ready(self) -> bool:
+        certificate, key = self.pki.admin_client
+        answer = requests.get(
+            f"https://127.0.0.1:{self.port}/readyz",
+            cert=(str(certificate), str(key)),
+            verify=str(self.pki.server_ca),
+            timeout=10,
+        )
+        return answer.ok
 
     def start_controllers(self) -> None:
         flags = {
@@ -135,17 +149,30 @@ class Upstream(Cluster):
                 env=os.environ | environment,
             )
 
-    def operators(self, name: str, *flags: str, kubeconfig: Path | None = None) -> None:
+    def operators(
+        self, name: str, *flags: str, kubeconfig: Path | None = None, ready: bool = True
+    ) -> None:
         """``python -m operators``; it has begun to watch, or to wait for the Lease."""
-        port = free_port()
+        self.ports[name] = free_port()
         told = {
             "kubeconfig": kubeconfig or self.kubeconfig,
             "run-dir": self.data / "run",
-            "health-address": f"127.0.0.1:{port}",
+            "health-address": f"127.0.0.1:{self.ports[name]}",
         }
         argv = [f"--{flag}={value}" for flag, value in told.items()]
         self.spawn(name, [sys.executable, "-m", "operators", *argv, *flags])
-        self.until_answers(lambda: requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
+        if ready:
+            self.until_answers(lambda: requests.get(f"{self.health(name)}/readyz", timeout=5).ok)
+
+    def health(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def metric(self, name: str, metric: str) -> float:
+        """The first sample of this name; -1: none yet."""
+        text = requests.get(f"{self.health(name)}/metrics", timeout=5).text
+        lines = (line.rpartition(" ") for line in text.splitlines())
+        found = [float(value) for title, _, value in lines if title.startswith(metric)]
+        return found[0] if found else -1.0
 
     def end(self, name: str) -> int:
         """An orderly stop; the exit code."""
@@ -212,9 +239,6 @@ def upstream(
 ) -> Iterator[Upstream]:
     """``others``: of the programs, those beside etcd and the API server."""
     port = port or free_port()
-    cluster = Upstream(data, port)
-    cluster.enter = enter
-    cluster.peers = (free_port(), free_port(), free_port(), free_port())
     flags = [
         f"--data-dir={data}",
         f"--write-kubeconfig={data}/admin.yaml",
@@ -223,7 +247,13 @@ def upstream(
         "--node-name=n1",
     ]
     read = settings.read("server", flags, {})
-    cluster.pki = ensure_pki(from_settings(read), datetime.now(UTC))
+    cluster = Upstream(
+        data=data,
+        port=port,
+        pki=ensure_pki(from_settings(read), datetime.now(UTC)),
+        enter=enter,
+        peers=(free_port(), free_port(), free_port(), free_port()),
+    )
     try:
         cluster.start_etcd()
         cluster.start_api()
