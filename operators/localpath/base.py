@@ -45,8 +45,9 @@ class Source:
     name: str  # of the snapshot, or of the PersistentVolume
     size: int  # bytes of its claim
     base: Path
-    folder: str = ""  # of a volume
+    folder: str = ""
     image: Path | None = None  # None: a folder
+    created: float = 0.0  # of a snapshot: seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,9 @@ class Storage(Protocol):
 
     async def remove_snapshot(self, name: str) -> None: ...
 
-    async def find_snapshot(self, name: str, size: int) -> Source | None: ...
+    async def find_snapshot(self, name: str, size: int) -> Source | None:
+        """``size``: bytes of its claim; 0: nobody knows any more."""
+        ...
 
 
 Object = dict[str, Any]

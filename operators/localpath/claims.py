@@ -88,6 +88,7 @@ class Claims:
             self._state.waiting.add(key)
             await self._fail(claim, class_name, err)
         except (StorageError, OSError) as err:
+            self._state.waiting.add(key)
             await self._fail(claim, class_name, err)
             raise
 

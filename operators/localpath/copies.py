@@ -11,8 +11,9 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from operators.localpath import folders, images, mounts, notes, places
+from operators.localpath import folders, images, mounts, notes, places, sizes
 from operators.localpath.base import OWN_FOLDER, Copied, Place, Source
 from operators.localpath.images import SUFFIX, Images
 from operators.localpath.notes import Note
@@ -30,16 +31,15 @@ class Copies:
 
     async def snapshot(self, place: Place, name: str) -> Copied:
         """The caller sees to it that nothing else happens to the volume."""
-        target = places.snapshot(place.base, name)
         found = await asyncio.to_thread(self.find, place.base, name, place.size)
         if found is None:
             note = Note(name=name, kind="snapshot", folder=place.folder, size=0)
             await asyncio.to_thread(notes.write, place.base, note)
-            await self._take(place, target)
-            await asyncio.to_thread(notes.remove, place.base, name)
-        complete = target.with_name(target.name + SUFFIX) if place.image else target
-        created = await asyncio.to_thread(lambda: complete.stat().st_mtime)
-        return Copied(created=created, consistent=place.image is not None)
+            await self._take(place, places.snapshot(place.base, name))
+            found = await asyncio.to_thread(self.find, place.base, name, place.size)
+        await asyncio.to_thread(notes.remove, place.base, name)
+        assert found is not None
+        return Copied(created=found.created, consistent=place.image is not None)
 
     async def _take(self, place: Place, target: Path) -> None:
         if place.image:
@@ -85,17 +85,20 @@ class Copies:
         scratch = places.scratch(source.base, f"from-{source.name}")
         async with self._images.mounted(source.image, scratch):
             yield scratch
-        await asyncio.to_thread(scratch.rmdir)
 
     def find(self, base: Path, name: str, size: int) -> Source | None:
         """Blocks."""
         folder = places.snapshot(base, name)
         image = folder.with_name(folder.name + SUFFIX)
         relative = str(folder.relative_to(base))
+        common: dict[str, Any] = {"kind": "snapshot", "name": name, "base": base}
         if image.is_file():
-            return Source(kind="snapshot", name=name, size=size, base=base, image=image)
+            found = image.stat()
+            size = size or sizes.claim_size(found.st_size)
+            return Source(**common, size=size, image=image, created=found.st_mtime)
         if folder.is_dir():
-            return Source(kind="snapshot", name=name, size=size, base=base, folder=relative)
+            created = folder.stat().st_mtime
+            return Source(**common, size=size, folder=relative, created=created)
         return None
 
     async def remove(self, base: Path, name: str) -> None:

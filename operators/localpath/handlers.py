@@ -8,7 +8,7 @@ from typing import Any
 
 import kopf
 
-from operators.localpath import paths, plan
+from operators.localpath import helperplan, paths, plan, snapshotplan
 from operators.localpath.base import PROVISIONER
 from operators.localpath.state import State
 
@@ -64,6 +64,22 @@ class Seen:
         self._do(CAPACITY)
         self._retry()
 
+    def snapshot(self, body: Body, *, gone: bool) -> None:
+        if gone:
+            self._add(f"content {snapshotplan.content_name(body)}")
+        elif snapshotplan.wants_look(body):
+            self._add(f"snapshot {_key(body)}")
+        else:
+            self._retry()  # a claim may wait to be made of it
+
+    def content(self, body: Body, *, gone: bool) -> None:
+        if body["spec"].get("driver") != PROVISIONER:
+            return
+        if gone or snapshotplan.is_deleting(body):
+            reference = body["spec"]["volumeSnapshotRef"]
+            self._add(f"content {body['metadata']['name']}")
+            self._add(f"snapshot {reference['namespace']}/{reference['name']}")
+
     def node(self, body: Body, *, gone: bool) -> None:
         metadata = body["metadata"]
         name = metadata["name"]
@@ -115,6 +131,25 @@ def register(registry: Any, seen: Seen) -> None:
     @kopf.on.event("", "v1", "configmaps", registry=registry, id="localpath-configuration")
     async def config_map(body: Body, **_: Any) -> None:
         seen.config_map(body)
+
+    group = ("snapshot.storage.k8s.io", "v1")
+
+    @kopf.on.event(*group, "volumesnapshots", registry=registry, id="localpath-snapshots")
+    async def snapshot(body: Body, **more: Any) -> None:
+        seen.snapshot(body, gone=more["type"] == "DELETED")
+
+    @kopf.on.event(*group, "volumesnapshotcontents", registry=registry, id="localpath-contents")
+    async def content(body: Body, **more: Any) -> None:
+        seen.content(body, gone=more["type"] == "DELETED")
+
+
+def register_pods(registry: Any, seen: Callable[[Body], None]) -> None:
+    """Helper pods: only where there are any."""
+    labels = {helperplan.VOLUME: kopf.PRESENT}
+
+    @kopf.on.event("", "v1", "pods", labels=labels, registry=registry, id="localpath-pods")
+    async def pod(body: Body, **_: Any) -> None:
+        seen(body)
 
 
 def _key(body: Body) -> str:

@@ -18,6 +18,7 @@ SUFFIX = ".img"
 _DRAFT, _APART = ".new", ".growing"
 _TIDY = "rmdir lost+found\n"  # one with something in it stays
 _CAP_SYS_RESOURCE = 24
+_PAUSES = (0.02, 0.1, 0.5, 1.0, 0.0)  # seconds
 
 
 class InUse(StorageError):
@@ -124,6 +125,7 @@ class Images:
             yield found
         finally:
             await self._programs.run(["umount", str(scratch)])
+            await asyncio.to_thread(scratch.rmdir)
 
     async def release(self, image: Path) -> None:
         """Unmount it wherever it is mounted. Raises :class:`StorageError` while it is used."""
@@ -135,8 +137,11 @@ class Images:
         for number in await asyncio.to_thread(lambda: list(mounts.loops(image))):
             if not await asyncio.to_thread(_clears_itself, number):
                 await self._programs.run(["losetup", "--detach", f"/dev/loop{number}"])
-        if await asyncio.to_thread(lambda: list(mounts.loops(image))):
-            raise StorageError(f"{image.name} is still in use")
+        for pause in _PAUSES:  # the kernel clears a device when its last reader is gone
+            if not await asyncio.to_thread(lambda: list(mounts.loops(image))):
+                return
+            await asyncio.sleep(pause)
+        raise StorageError(f"{image.name} is still in use")
 
 
 def publish(draft: Path, image: Path) -> None:

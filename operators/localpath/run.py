@@ -6,12 +6,14 @@ from typing import Any
 
 from operators.base import Parts
 from operators.localpath import handlers, paths
-from operators.localpath.base import Object
+from operators.localpath.base import Object, Storage
 from operators.localpath.capacity import Capacity
 from operators.localpath.claims import Claims
 from operators.localpath.handlers import CAPACITY, CLEAR_UP, CONFIGURATION, Seen
 from operators.localpath.native import Native
+from operators.localpath.pods import HelperPods
 from operators.localpath.process import Programs
+from operators.localpath.snapshots import Snapshots
 from operators.localpath.state import State, read
 from operators.localpath.tell import Teller
 from operators.localpath.volumes import Volumes
@@ -29,16 +31,21 @@ class LocalPath:
         self._state = State(
             node=config.node_name, native=config.native, configuration=self._default
         )
+        self._pods = HelperPods(parts.client, self._state, namespace=config.namespace)
         programs = Programs(config.path, {"PYTHONPATH": str(config.program_dir)})
         self._disk = Native(
             programs, [config.python, "-m"], config.path, lambda: self._state.bases()
         )
+        storage: Storage = self._disk if config.native else self._pods
         self._tell = Teller(parts.client, parts.now)
         self._claims = Claims(
-            parts.client, self._disk, self._state, tell=self._tell, changed=self._room_changed
+            parts.client, storage, self._state, tell=self._tell, changed=self._room_changed
         )
         self._volumes = Volumes(
-            parts.client, self._disk, self._state, tell=self._tell, changed=self._room_changed
+            parts.client, storage, self._state, tell=self._tell, changed=self._room_changed
+        )
+        self._snapshots = Snapshots(
+            parts.client, storage, self._state, tell=self._tell, changed=self._room_changed
         )
         self._capacity = Capacity(parts.client, self._disk, self._state, namespace=config.namespace)
         self._queue = Queue("local-path", self._reconcile)
@@ -54,6 +61,8 @@ class LocalPath:
             namespace=self._namespace,
         )
         handlers.register(registry, seen)
+        if not self._state.native:
+            handlers.register_pods(registry, self._pods.seen)
 
     async def run(self) -> None:
         self._whole.add(CONFIGURATION)
@@ -69,12 +78,17 @@ class LocalPath:
             await self._claims.reconcile(name)
         elif kind == "volume":
             await self._volumes.reconcile(name)
+        elif kind == "snapshot":
+            await self._snapshots.reconcile(name)
+        elif kind == "content":
+            await self._snapshots.reconcile_content(name)
 
     async def _look(self, key: str) -> None:
         if key == CONFIGURATION or not self._configured.is_set():
             await self._configure()
         if key == CAPACITY:
-            await self._capacity.reconcile()
+            if self._state.native:  # of another's node nothing is known
+                await self._capacity.reconcile()
         elif key == CLEAR_UP:
             await self._volumes.clear_up()
 
@@ -91,7 +105,8 @@ class LocalPath:
             for claim in list(self._state.waiting):
                 self._queue.add(f"claim {claim}")
         if not self._configured.is_set():
-            await self._disk.recover()
+            if self._state.native:
+                await self._disk.recover()
             self._configured.set()
 
     async def _parse(self, body: Object) -> paths.Configuration | None:

@@ -8,6 +8,7 @@ trial leaves nothing behind and writes a few blocks.
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from operators.localpath import images, mounts, places
@@ -134,7 +135,5 @@ def _remove(image: Path, scratch: Path) -> None:
     image.unlink(missing_ok=True)
     images.draft_of(image).unlink(missing_ok=True)
     for folder in (scratch, scratch.parent, image.parent):
-        try:
+        with suppress(OSError):  # it is not there, or others are in it
             folder.rmdir()
-        except OSError:  # others are in it
-            continue
