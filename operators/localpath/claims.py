@@ -181,6 +181,8 @@ class Claims:
         found = plan.data_source(claim)
         if found is None:
             return None
+        if not self._state.native:
+            raise Refused("helper pods cannot make a volume of a snapshot or of another volume")
         kind, name = found
         namespace = claim["metadata"]["namespace"]
         if kind == "VolumeSnapshot":
@@ -259,7 +261,9 @@ class Claims:
         message = f"External resizer is resizing volume {volume.name}"
         await self._tell.normal(claim, "Resizing", message)
         shared = self._state.configuration.is_shared(volume.class_name)
-        place = places.locate(volume, self._state.bases(), node=self._state.node, shared=shared)
+        node = self._state.node or volume.node
+        bases = self._state.configuration.bases(node)
+        place = places.locate(volume, bases, node=node, shared=shared)
         storage_class = await read(self._client, f"{CLASSES}/{volume.class_name}")
         await self._storage.grow(place, size, plan.overcommit(storage_class or {}))
 

@@ -5,7 +5,7 @@ As local-path-provisioner makes them: name, script or command, arguments and env
 and annotations of ours tell, after a crash, what a pod was for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import PurePosixPath
 from typing import Any
@@ -146,7 +146,7 @@ def _fill(
     ]
 
 
-def begun(pods: list[Body]) -> list[Unfinished]:
+def begun(pods: Sequence[Body]) -> list[Unfinished]:
     """The volumes that pods have made, or are making, and that nobody has taken yet."""
     found = []
     for pod in pods:

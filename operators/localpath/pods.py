@@ -7,6 +7,7 @@ script on the node is refused by name: growing, snapshots, clones.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from operators.client import ApiError, Client
@@ -64,7 +65,7 @@ class HelperPods:
 
     async def _remove_path(self, pod: Object) -> None:
         notes, node = pod["metadata"]["annotations"], pod["spec"].get("nodeName", "")
-        path = places.PurePosixPath(notes[helperplan.PLACE])
+        path = PurePosixPath(notes[helperplan.PLACE])
         bases = self._state.configuration.bases(node)
         inside = [base for base in bases if path.is_relative_to(base) and str(path) != str(base)]
         if not inside:

@@ -67,10 +67,12 @@ class Snapshots:
     # New ones
 
     async def _take_new(self, snapshot: Object) -> None:
+        place = await self._place(snapshot)
+        if place is None:
+            return
         listed = await self._client.get(wanted.CLASSES)
         chosen = wanted.choose_class(snapshot, listed["items"])
-        place = await self._place(snapshot) if chosen else None
-        if chosen is None or place is None:
+        if chosen is None:
             return
         body = wanted.content(snapshot, chosen, volume=place.name, node=self._state.node)
         content = await self._content(body)
@@ -98,17 +100,28 @@ class Snapshots:
         name = snapshot["spec"]["source"]["persistentVolumeClaimName"]
         claim = await read_claim(self._client, f"{namespace}/{name}")
         if claim is None:
-            raise StorageError(f"cannot get claim from snapshot: {namespace}/{name} not found")
+            if await self._is_of_our_class(snapshot):
+                raise StorageError(f"cannot get claim from snapshot: {namespace}/{name} not found")
+            return None
         if (claim.get("status") or {}).get("phase") != "Bound":
-            raise StorageError(f"the PVC {name} is not yet bound to a PV, will not attempt it")
+            if plan.is_for_us(claim):
+                raise StorageError(f"the PVC {name} is not yet bound to a PV, will not attempt it")
+            return None
         body = await read_volume(self._client, claim["spec"]["volumeName"])
         volume = plan.volume_of(body) if body else None
         if volume is None:
             return None
+        if not self._state.native:
+            raise Refused("volumes that helper pods have made have no snapshots")
         labels = labels_of(await read(self._client, f"{NODES}/{self._state.node}"))
         if not plan.lies_on(volume, self._state.node, labels):
             return None
         return places.locate(volume, self._state.bases(), node=self._state.node, shared=False)
+
+    async def _is_of_our_class(self, snapshot: Object) -> bool:
+        name = snapshot["spec"].get("volumeSnapshotClassName")
+        found = await read(self._client, f"{wanted.CLASSES}/{name}") if name else None
+        return found is not None and found["driver"] == PROVISIONER
 
     async def _content(self, body: Object) -> Object:
         path = f"{wanted.CONTENTS}/{body['metadata']['name']}"

@@ -24,6 +24,7 @@ from operators.localpath.state import (
 from operators.localpath.tell import Teller
 
 LOG = logging.getLogger(__name__)
+_TRIES = 8
 
 
 class Volumes:
@@ -52,7 +53,7 @@ class Volumes:
             return
         node = await self._node_of(volume)
         wanted = plan.wanted_finalizers(volume)
-        if wanted is not None and node == self._state.node:
+        if wanted is not None and (not self._state.native or node == self._state.node):
             await self._set_finalizers(volume, wanted)
         if plan.wants_removal(volume):
             await self._remove(body, volume, node)
@@ -110,19 +111,25 @@ class Volumes:
         except ApiError as err:
             if err.code != 404:
                 raise
-        body = await read_volume(self._client, volume.name)
-        left = plan.volume_of(body) if body else None
-        if left and left.uid == volume.uid and FINALIZER in left.finalizers:
+        for _ in range(_TRIES):  # others take their finalizers off at the same time
+            body = await read_volume(self._client, volume.name)
+            left = plan.volume_of(body) if body else None
+            if left is None or left.uid != volume.uid or FINALIZER not in left.finalizers:
+                return
             kept = [name for name in left.finalizers if name != FINALIZER]
-            await self._set_finalizers(left, kept)
+            if await self._set_finalizers(left, kept):
+                return
 
-    async def _set_finalizers(self, volume: Volume, wanted: list[str]) -> None:
+    async def _set_finalizers(self, volume: Volume, wanted: list[str]) -> bool:
+        """False: it has changed since it was read."""
         metadata = {"finalizers": wanted or None, "resourceVersion": volume.version}
         try:
             await self._client.merge(f"{VOLUMES}/{volume.name}", {"metadata": metadata})
         except ApiError as err:
-            if err.code != 404:
+            if err.code not in {404, 409}:
                 raise
+            return err.code == 404
+        return True
 
     async def clear_up(self) -> None:
         """Volumes that were begun, and that neither a claim nor a PersistentVolume wants."""
