@@ -31,6 +31,12 @@ def class_of(item: Object) -> str:
     return str(old if old is not None else item["spec"].get("storageClassName") or "")
 
 
+def has_class(claim: Object) -> bool:
+    """Whether the claim says anything of a class; "" says that it wants none."""
+    named = claim["spec"].get("storageClassName") is not None
+    return named or _OLD_CLASS in annotations(claim)
+
+
 def volume_name(claim: Object) -> str:
     return claim["spec"].get("volumeName") or ""
 

@@ -26,6 +26,10 @@ _PROVISIONER = (
     "volume.kubernetes.io/storage-provisioner",
 )
 _IN_TREE = "kubernetes.io/"
+_IS_DEFAULT = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
 
 
 def _reconcile(key: Key, reads: Reads, _now: datetime) -> Iterator[Write]:
@@ -51,6 +55,12 @@ def _find(claim: Object, reads: Reads) -> Iterator[Write]:
     if found and (not waits or volumes.is_reserved_for(found[0], claim)):
         yield from _bind(claim, found[0])
         return
+    default = _default_class(claim, reads)
+    if default is not None:
+        body = clone(claim)
+        body["spec"]["storageClassName"] = default
+        yield Update(PERSISTENT_VOLUME_CLAIMS, body)  # and look again
+        return
     if waits:
         text = "waiting for first consumer to be created before binding"
         yield Record(claim, "Normal", "WaitForFirstConsumer", text)
@@ -60,6 +70,26 @@ def _find(claim: Object, reads: Reads) -> Iterator[Write]:
         text = "no persistent volumes available for this claim and no storage class is set"
         yield Record(claim, "Normal", "FailedBinding", text)
     yield from _set_phase(claim, "Pending")
+
+
+def _default_class(claim: Object, reads: Reads) -> str | None:
+    """
+    What a claim that was made before there was a default class gets now (KEP-3333).
+
+    "" is a choice too: no class. Of several defaults the newest counts, as at admission.
+    """
+    if volumes.has_class(claim):
+        return None
+    found = [
+        item
+        for item in reads.list(STORAGE_CLASSES)
+        if any(annotations(item).get(key) == "true" for key in _IS_DEFAULT)
+    ]
+    found.sort(key=lambda item: str(item["metadata"]["name"]))
+    newest = max(
+        found, key=lambda item: item["metadata"].get("creationTimestamp", ""), default=None
+    )
+    return str(newest["metadata"]["name"]) if newest is not None else None
 
 
 def _waits(claim: Object, storage: Object | None) -> bool:
@@ -192,6 +222,7 @@ def _set_phase(claim: Object, phase: str) -> Iterator[Write]:
 def _keys_for(change: Change, reads: Reads) -> Iterator[Key]:
     if change.resource == STORAGE_CLASSES:
         yield from _unbound(reads, change.name)
+        yield from _unbound(reads, "")  # it may be the default now
         return
     for volume in (change.old, change.new):
         held = volume["spec"].get("claimRef") if volume is not None else None

@@ -1,8 +1,9 @@
 """
-A claim that asks for more than it has: who is to make its volume larger.
+A claim that asks for more than it has, or for another class of attributes.
 
 No volume type that is served here can be grown by the control plane, so the claim is told that
-its provisioner has to: it sets the conditions and the new capacity.
+its provisioner has to: it sets the conditions, ``status.allocatedResources`` and the new
+capacity. Volume attributes classes are for CSI drivers, which nodes do not run.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ _UNDER_WAY = ("Resizing", "FileSystemResizePending", "ControllerResizeError", "N
 
 def _reconcile(key: Key, reads: Reads, _now: datetime) -> Iterator[Write]:
     claim = reads.get(PERSISTENT_VOLUME_CLAIMS, key.namespace, key.name)
-    if claim is None or volumes.phase(claim) != "Bound" or not _wants_more(claim):
+    if claim is None or volumes.phase(claim) != "Bound":
+        return
+    yield from _attributes(claim)
+    if not _wants_more(claim):
         return
     if any(condition(claim, type_) for type_ in _UNDER_WAY):
         return
@@ -29,6 +33,15 @@ def _reconcile(key: Key, reads: Reads, _now: datetime) -> Iterator[Write]:
         provisioned = volumes.PROVISIONED_BY in annotations(volume)
         text = "waiting for an external controller to expand this PVC"
         yield Record(claim, "Normal" if provisioned else "Warning", "ExternalExpanding", text)
+
+
+def _attributes(claim: Object) -> Iterator[Write]:
+    wanted = claim["spec"].get("volumeAttributesClassName") or ""
+    status = claim.get("status") or {}
+    has = status.get("currentVolumeAttributesClassName") or ""
+    if wanted and wanted != has and "modifyVolumeStatus" not in status:
+        text = f'Pinnace does not support changing volumes: VolumeAttributesClass "{wanted}"'
+        yield Record(claim, "Warning", "VolumeModifyFailed", text)
 
 
 def _wants_more(claim: Object) -> bool:

@@ -71,7 +71,8 @@ def claim_spec(spec: Object) -> Found:
 def claim_updated(new: Object, old: Object) -> Found:
     yield from claim(new)
     after, before = dict(new.get("spec") or {}), dict(old.get("spec") or {})
-    bound = (old.get("status") or {}).get("phase") == "Bound"
+    status = old.get("status") or {}
+    bound = status.get("phase") == "Bound"
     # Binding sets the volume once; a class may be filled in while there is none.
     if not before.get("volumeName"):
         before["volumeName"] = after.get("volumeName")
@@ -82,8 +83,11 @@ def claim_updated(new: Object, old: Object) -> Found:
         after.pop("volumeAttributesClassName", None)
         before.pop("volumeAttributesClassName", None)
         if new_size and old_size and quantity.compare(new_size, old_size) < 0:
-            text = "field can not be less than status.capacity"
-            yield forbidden_field("spec.resources.requests.storage", text)
+            # Back from a growth that failed, but never to less than there is (KEP-1790).
+            has = (status.get("capacity") or {}).get("storage", "0")
+            if quantity.compare(new_size, has) <= 0:
+                text = "field can not be less than status.capacity"
+                yield forbidden_field("spec.resources.requests.storage", text)
         after["resources"] = before.get("resources")
     if _present(after) != _present(before):
         yield forbidden_field("spec", _CLAIM_FIXED)

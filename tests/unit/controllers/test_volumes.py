@@ -396,3 +396,44 @@ async def test_a_claim_that_grows_waits_for_its_provisioner() -> None:
         await made.until(lambda: "ExternalExpanding" in made.reasons("c"))
         await made.rest()
         assert made.get(PERSISTENT_VOLUME_CLAIMS, "c")["status"]["capacity"]["storage"] == "1Gi"
+
+
+async def test_a_claim_from_before_there_was_a_default_class_gets_it_later() -> None:
+    async with cluster() as made:
+        await made.claim("early")
+        await made.claim("none", storageClassName="")
+        await made.until(lambda: "FailedBinding" in made.reasons("early"))
+        note = {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
+        await made.client.create(
+            STORAGE_CLASSES,
+            {"metadata": {"name": "fast", **note}, "provisioner": "example.com/disk"},
+        )
+        await made.until(lambda: "ExternalProvisioning" in made.reasons("early"))
+        await made.rest()
+        early = made.get(PERSISTENT_VOLUME_CLAIMS, "early")
+        assert early["spec"]["storageClassName"] == "fast"
+        notes = early["metadata"]["annotations"]
+        assert notes["volume.kubernetes.io/storage-provisioner"] == "example.com/disk"
+        assert made.get(PERSISTENT_VOLUME_CLAIMS, "none")["spec"]["storageClassName"] == ""
+
+
+async def test_a_claim_without_a_class_takes_a_volume_before_the_default_class() -> None:
+    async with cluster() as made:
+        await made.claim("early")
+        await made.until(lambda: "FailedBinding" in made.reasons("early"))
+        await made.volume("pv1", storageClassName="")
+        await made.until(lambda: made.phase(PERSISTENT_VOLUME_CLAIMS, "early") == "Bound")
+        bound = made.get(PERSISTENT_VOLUME_CLAIMS, "early")
+        assert bound["spec"].get("storageClassName") is None
+        volume = made.get(PERSISTENT_VOLUMES, "pv1")
+        assert volume["status"]["lastPhaseTransitionTime"]
+
+
+async def test_changing_the_attributes_of_a_volume_is_refused_by_name() -> None:
+    async with cluster() as made:
+        await made.volume("pv1", storageClassName="by-hand")
+        await made.claim("data", storageClassName="by-hand")
+        await made.until(lambda: made.phase(PERSISTENT_VOLUME_CLAIMS, "data") == "Bound")
+        body = {"spec": {"volumeAttributesClassName": "gold"}}
+        await made.client.patch(PERSISTENT_VOLUME_CLAIMS, "default", "data", body=body)
+        await made.until(lambda: "VolumeModifyFailed" in made.reasons("data"))

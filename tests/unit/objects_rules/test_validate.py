@@ -409,7 +409,7 @@ def test_a_config_map_is_at_most_a_mebibyte() -> None:
     ]
 
 
-def test_a_claim_only_grows() -> None:
+def test_a_claim_only_grows_beyond_what_it_has() -> None:
     claims = kind("PersistentVolumeClaim")
 
     def claim(size: str) -> dict[str, Any]:
@@ -418,9 +418,10 @@ def test_a_claim_only_grows() -> None:
             "resources": {"requests": {"storage": size}},
             "volumeName": "v",
         }
-        return named(spec=spec, status={"phase": "Bound"})
+        return named(spec=spec, status={"phase": "Bound", "capacity": {"storage": "1Gi"}})
 
     assert update_errors(claims, claim("2Gi"), claim("1Gi")) == []
+    assert update_errors(claims, claim("2Gi"), claim("9Ti")) == [], "a growth that failed"
     assert update_errors(claims, claim("1Gi"), claim("2Gi")) == [
         "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
     ]
