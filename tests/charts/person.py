@@ -31,9 +31,9 @@ def manifest(kind: str, name: str, spec: Mapping[str, Any], **metadata: Any) -> 
 class Person:
     space: Space
 
-    def apply(self, name: str, chart: str = "told", version: str = "", **spec: Any) -> None:
-        """A HelmChart with the chart of this name within; ``chart=""``: as the spec says."""
-        within = {"chartContent": packing.content(chart, version)} if chart else {}
+    def apply(self, name: str, of: str = "told", at: str = "", **spec: Any) -> None:
+        """A HelmChart with this chart, at this version, within it; ``of=""``: as the spec says."""
+        within = {"chartContent": packing.content(of, at)} if of else {}
         self.put(manifest("HelmChart", name, within | spec))
 
     def configure(self, name: str, **spec: Any) -> None:
