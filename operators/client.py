@@ -100,6 +100,8 @@ class _Writer(asyncio.SubprocessProtocol):
                     ApiError(0, "", "the program that speaks to the API ended unexpectedly")
                 )
         self.waiting.clear()
+        if self.transport:
+            self.transport.close()
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -119,6 +121,7 @@ class WriterClient:
         self._start = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._writer: _Writer | None = None
+        self._leaving: set[_Writer] = set()  # told to end, and not yet ended
         self._farewell: asyncio.TimerHandle | None = None
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -150,13 +153,11 @@ class WriterClient:
         if self._farewell:
             self._farewell.cancel()
         async with self._start:
-            writer, self._writer = self._writer, None
-            if writer is None:
-                return
-            if writer.waiting:
-                writer.kill()
-            writer.say_goodbye()
-            await writer.ended
+            if self._writer and self._writer.waiting:
+                self._writer.kill()
+            self._let_go()
+            for writer in list(self._leaving):
+                await writer.ended
 
     async def _ask(
         self,
@@ -219,9 +220,15 @@ class WriterClient:
             self._farewell.cancel()
         if not writer.waiting:
             loop = asyncio.get_running_loop()
-            self._farewell = loop.call_later(LINGER_SECONDS, self._let_go)
+            self._farewell = loop.call_later(LINGER_SECONDS, self._let_go_if_idle)
+
+    def _let_go_if_idle(self) -> None:
+        if self._writer and not self._writer.waiting:
+            self._let_go()
 
     def _let_go(self) -> None:
-        if self._writer and not self._writer.waiting:
-            self._writer.say_goodbye()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.ended.done():
+            self._leaving.add(writer)
+            writer.ended.add_done_callback(lambda _: self._leaving.discard(writer))
+            writer.say_goodbye()
