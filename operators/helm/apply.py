@@ -168,16 +168,16 @@ class Charts:
                 return 0.0
             release = found.release
         self._attempts.forget(look.key)
-        await self._tell_deployed(look, replace(release, status=last.status), look.history, None)
+        await self._tell_deployed(look, replace(release, status=last.status), look.history)
         return await self._check(look)
 
     async def _tell_deployed(
-        self, look: Look, release: Release, history: Sequence[Revision], newest: Release | None
+        self, look: Look, release: Release, history: Sequence[Revision]
     ) -> None:
         old = look.chart.get("status") or {}
         fields = {
             "release": status.release(release, look.job.target),
-            "history": status.history(history, old.get("history") or (), newest),
+            "history": status.history(history, old.get("history") or (), release),
             "failure": None,
         }
         drift = {} if wanted.drift_of(look.chart) else {"Drifted": None}
@@ -210,7 +210,8 @@ class Charts:
         if last.ours:
             # Written down before it is mended, so that no interruption goes uncounted.
             said = HelmError(failures.INTERRUPTED, f"revision {last.version} was {_INTERRUPTED}")
-            await self._attempts.failed(look, said)
+            begun = f"{last.version}/{last.modified_at}"
+            await self._attempts.failed(look, said, revision=begun)
         await records.mark_failed(self._client, look.job.target, last.version, _INTERRUPTED)
         return 0.0
 
@@ -253,7 +254,7 @@ class Charts:
             return 0.0 if look.policy == "rollback" else again
         self._attempts.forget(look.key)
         history = () if step is Step.REINSTALL else look.history
-        await self._tell_deployed(look, release, history, release)
+        await self._tell_deployed(look, release, history)
         await self._teller.event(look.chart, "Deployed", status.deployed(release).message)
         asked = wanted.drift_of(look.chart)
         return asked.interval if asked else None

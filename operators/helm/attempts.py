@@ -83,14 +83,15 @@ class Attempts:
         await self._teller.tell(look.chart, status.failure(failure.reason, failure.message))
         return True
 
-    async def failed(self, look: Look, err: HelmError) -> Failure:
-        """One more failure; told, and written down."""
+    async def failed(self, look: Look, err: HelmError, *, revision: str = "") -> Failure:
+        """One more failure; told, and written down. ``revision``: that was interrupted."""
         failure = failures.after(
             look.failure,
             look.attempt,
             err,
             limit=wanted.backoff_limit(look.chart),
             clock=self._clock(),
+            revision=revision,
         )
         self._failures[look.key] = failure
         fields = {}

@@ -87,12 +87,12 @@ class Back:
         release = status.release_of(old)
         if release is None or release.revision != last.version:
             found = await records.details(self._client, target, last.version)
-            release = found.release if found else release
-        fields: dict[str, Any] = {
-            "history": status.history(look.history, old.get("history") or (), None)
-        }
+            release = found.release if found else None
+        fields: dict[str, Any] = {}
         if release:
-            fields["release"] = status.release(replace(release, status=last.status), target)
+            release = replace(release, status=last.status)
+            fields["release"] = status.release(release, target)
+        fields["history"] = status.history(look.history, old.get("history") or (), release)
         await self._teller.tell(chart, status.failure(REASON, message), fields=fields)
 
     def _told(self, look: Look) -> str:

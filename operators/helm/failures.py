@@ -18,6 +18,8 @@ FIRST_RETRY = 10.0  # seconds; doubled with each failure, as a Job does
 LONGEST_RETRY = 360.0
 EACH_IS_WRITTEN = 10  # failures
 INTERRUPTED = "Interrupted"
+# Of a worker that ended before it answered: what it began is found interrupted then.
+_CUT_SHORT = frozenset({"WorkerDied", "TimedOut"})
 ROLLBACK_FAILED = "RollbackFailed"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -39,6 +41,7 @@ class Failure:
     message: str
     final: bool  # not to be tried again
     retry_at: float  # of the clock of the process
+    revision: str = ""  # the one that was interrupted, and when it was begun
 
 
 def delay(count: int) -> float:
@@ -47,14 +50,24 @@ def delay(count: int) -> float:
 
 
 def after(
-    before: Failure | None, attempt: Attempt, err: HelmError, *, limit: int, clock: float
+    before: Failure | None,
+    attempt: Attempt,
+    err: HelmError,
+    *,
+    limit: int,
+    clock: float,
+    revision: str = "",
 ) -> Failure:
-    """``limit``: how many attempts may follow the first."""
-    count = before.count + 1 if before and before.attempt == attempt else 1
-    pause = delay(count)
-    if err.reason == INTERRUPTED:
-        # A power cut says nothing of the chart: the first time it goes on at once.
-        pause = delay(count - 1) if count > 1 else 0.0
+    """``limit``: how many attempts may follow the first. ``revision``: that was interrupted."""
+    same = before is not None and before.attempt == attempt
+    count = before.count + 1 if before and same else 1
+    if (
+        before
+        and same
+        and revision
+        and (before.revision == revision or before.reason in _CUT_SHORT)
+    ):
+        count = before.count  # it is known already
     reason, message = err.reason, str(err)
     if count > limit and not err.permanent:
         reason = "BackoffLimitExceeded"
@@ -65,8 +78,16 @@ def after(
         reason=reason,
         message=message,
         final=err.permanent or count > limit,
-        retry_at=clock + pause,
+        retry_at=clock + _pause(count, err.reason),
+        revision=revision,
     )
+
+
+def _pause(count: int, reason: str) -> float:
+    if reason == INTERRUPTED:
+        # A power cut says nothing of the chart: the first time it goes on at once.
+        return delay(count - 1) if count > 1 else 0.0
+    return delay(count)
 
 
 def memory_of(failure: Failure | None, attempt: Attempt) -> Memory:
@@ -92,6 +113,7 @@ def to_status(failure: Failure, now: datetime) -> dict[str, Any]:
         "access": failure.attempt.access,
         "attempts": failure.count,
         "reason": failure.reason,
+        "revision": failure.revision,
         "final": failure.final,
         "time": now.strftime(TIME),
     }
@@ -114,6 +136,7 @@ def from_status(status: Mapping[str, Any], *, now: datetime, clock: float) -> Fa
         count=count,
         reason=reason,
         message=str(said.get("message") or "the attempt before failed"),
+        revision=str(found.get("revision") or ""),
         final=bool(found.get("final")),
         retry_at=clock + _left(str(found.get("time") or ""), count, reason, now),
     )
@@ -121,9 +144,9 @@ def from_status(status: Mapping[str, Any], *, now: datetime, clock: float) -> Fa
 
 def _left(written: str, count: int, reason: str, now: datetime) -> float:
     """Seconds until the next attempt; never more than after a failure just now."""
-    pause = delay(count)
-    if reason == INTERRUPTED:
-        pause = delay(count - 1) if count > 1 else 0.0
+    if count >= EACH_IS_WRITTEN:  # when the last one was, nobody wrote down
+        return delay(count)
+    pause = _pause(count, reason)
     try:
         since = (now - datetime.strptime(written + "+0000", TIME + "%z")).total_seconds()
     except ValueError:

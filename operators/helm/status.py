@@ -141,26 +141,21 @@ def release_of(status: Mapping[str, Any]) -> Release | None:
 def history(
     revisions: Sequence[Revision], old: Sequence[Mapping[str, Any]], newest: Release | None
 ) -> list[dict[str, Any]]:
-    """The last few revisions; the chart of each is known from when it was the newest."""
-    charts = {entry.get("revision"): entry.get("chart") or "" for entry in old}
-    entries = {
-        found.version: {
-            "revision": found.version,
-            "status": found.status,
-            "chart": charts.get(found.version, ""),
-        }
-        for found in revisions
-    }
+    """
+    The last few revisions; the chart of each is known from when it was the newest.
+
+    ``newest`` may have come after ``revisions`` were read.
+    """
+    charts = {entry.get("revision"): str(entry.get("chart") or "") for entry in old}
+    status = {found.version: found.status for found in revisions}
     if newest:
-        for entry in entries.values():
-            if entry["status"] == "deployed":
-                entry["status"] = "superseded"
-        entries[newest.revision] = {
-            "revision": newest.revision,
-            "status": newest.status,
-            "chart": newest.chart,
-        }
-    return [entries[number] for number in sorted(entries)][-HISTORY:]
+        if newest.revision not in status:
+            status = {n: "superseded" if s == "deployed" else s for n, s in status.items()}
+        status[newest.revision], charts[newest.revision] = newest.status, newest.chart
+    return [
+        {"revision": number, "status": status[number], "chart": charts.get(number, "")}
+        for number in sorted(status)[-HISTORY:]
+    ]
 
 
 def changes(old: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class FakeApi:
         return [
             found["metadata"]
             for place, found in self.objects.items()
-            if place.rpartition("/")[0] == path
+            if place.rpartition("/")[0] == path and _selected(found, query)
         ]
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Object:
@@ -75,6 +75,12 @@ class FakeApi:
         self._fail(self.faults)
         self.writes.append(("delete", path))
         self.objects.pop(path, None)
+
+
+def _selected(found: Object, query: Mapping[str, str]) -> bool:
+    labels = found["metadata"].get("labels") or {}
+    wanted = [pair.split("=") for pair in query.get("labelSelector", "").split(",") if pair]
+    return all(labels.get(key) == value for key, value in wanted)
 
 
 class FakeHelm:
@@ -135,7 +141,8 @@ class FakeHelm:
             **more,
         }
         data = base64.b64encode(gzip.compress(json.dumps(release).encode()))
-        label = {"owner": "helm", "version": str(revision), **labels, "status": status}
+        label = {"owner": "helm", "name": target.name, "version": str(revision)}
+        label |= {**labels, "status": status}
         self._api.objects[self.path(target, revision)] = {
             "metadata": {"labels": label},
             "data": {

@@ -6,13 +6,20 @@ import pytest
 from operators.helm.plan import (
     FINALIZER,
     HASH_LABEL,
+    MANAGED_BY,
     REVISION_LABEL,
+    STORM_SECONDS,
+    STORM_UPGRADES,
+    UNMANAGED,
+    Memory,
     Revision,
     Step,
     decide,
     history_of,
     labels,
+    managed,
     on_deletion,
+    storm,
 )
 
 SEEN = Revision(version=1, status="deployed", hash="h", recorded=1, modified_at=100)
@@ -110,3 +117,107 @@ def test_a_deleted_chart_is_uninstalled_unless_all_around_it_goes(
     made = chart()
     made["metadata"]["finalizers"] = finalizers
     assert on_deletion(made, namespace, history) is expected
+
+
+FAILED = replace(SEEN, version=2, recorded=2, status="failed")
+BACK = replace(SEEN, hash="before", version=3, status="deployed")  # a rollback copies the labels
+BEFORE = replace(SEEN, hash="before", status="superseded")
+
+
+@pytest.mark.parametrize(
+    ("history", "memory", "expected"),
+    [
+        pytest.param((BEFORE, FAILED), Memory(), Step.ROLLBACK, id="failed"),
+        pytest.param((replace(FAILED, version=1, recorded=1),), Memory(), Step.CLEAN, id="first"),
+        pytest.param((BEFORE, FAILED, BACK), Memory(), Step.ROLLED_BACK, id="back"),
+        pytest.param((BEFORE, FAILED, BACK), Memory(touched=True), Step.UPGRADE, id="touched"),
+        pytest.param((BEFORE, FAILED), Memory(touched=True), Step.UPGRADE, id="touched-before"),
+        pytest.param(
+            (replace(FAILED, version=1, recorded=1),),
+            Memory(touched=True),
+            Step.REINSTALL,
+            id="first-touched",
+        ),
+        pytest.param(
+            (BEFORE, replace(FAILED, hash="other")), Memory(), Step.UPGRADE, id="failed-as-it-was"
+        ),
+        pytest.param(
+            (BEFORE, FAILED, replace(BACK, status="failed")),
+            Memory(),
+            Step.ROLLBACK,
+            id="half-back",
+        ),
+        pytest.param((BEFORE, FAILED), Memory(interrupted=2), Step.UPGRADE, id="interrupted"),
+        pytest.param((BEFORE, FAILED), Memory(interrupted=3), Step.ROLLBACK, id="each-time"),
+        pytest.param(
+            (replace(FAILED, version=1, recorded=1, status="uninstalling"),),
+            Memory(given_up=True),
+            Step.CLEAN,
+            id="half-clean",
+        ),
+        pytest.param(
+            (BEFORE, FAILED, replace(BACK, status="pending-rollback")),
+            Memory(),
+            Step.WAIT,
+            id="going",
+        ),
+    ],
+)
+def test_rollback_goes_back_once_and_stays_there(
+    history: tuple[Revision, ...], memory: Memory, expected: Step
+) -> None:
+    found = decide(history, "h", policy="rollback", timeout=300, now=100, memory=memory)
+    assert found is expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("reinstall", Step.UPGRADE), ("retry", Step.UPGRADE), ("abort", Step.LEAVE)],
+)
+def test_an_interruption_is_no_failure_of_the_chart(policy: str, expected: Step) -> None:
+    memory = Memory(interrupted=1)
+    found = decide((BEFORE, FAILED), "h", policy=policy, timeout=300, now=100, memory=memory)
+    assert found is expected
+
+
+@pytest.mark.parametrize("status", ["superseded", "unknown"])
+def test_what_is_not_deployed_is_not_as_wanted(status: str) -> None:
+    # Somebody deleted the record of the newest revision.
+    assert step(replace(SEEN, status=status)) is Step.UPGRADE
+
+
+@pytest.mark.parametrize("status", ["pending-install", "pending-upgrade", "pending-rollback"])
+def test_what_this_process_has_seen_pending_for_long_is_healed(status: str) -> None:
+    theirs = replace(SEEN, status=status, recorded=0, modified_at=10**9)
+    waits = [
+        decide((theirs,), "h", policy="retry", timeout=300, now=100, waited=waited)
+        for waited in (299.0, 300.0)
+    ]
+    assert waits == [Step.WAIT, Step.HEAL]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        (None, True),
+        ({UNMANAGED: "true"}, False),
+        ({MANAGED_BY: "helm-controller"}, True),
+        ({MANAGED_BY: "pinnace"}, True),
+        ({MANAGED_BY: "rke2"}, False),
+    ],
+)
+def test_charts_of_another_manager_are_its_own(
+    annotations: dict[str, str] | None, expected: bool
+) -> None:
+    assert managed({"metadata": {"annotations": annotations}}) is expected
+
+
+def test_too_many_revisions_of_late_are_a_storm() -> None:
+    made = [replace(SEEN, version=n, recorded=n, modified_at=n * 10) for n in range(1, 11)]
+    assert storm(made[: STORM_UPGRADES - 1], now=100) is None
+    assert storm(made, now=100) == STORM_SECONDS - 70
+    assert storm(made, now=100 + STORM_SECONDS) is None
+    theirs = [replace(found, recorded=0) for found in made]
+    assert storm(theirs, now=100) is None
+    # A clock that went back makes nobody wait.
+    assert storm(made, now=-1000) is None

@@ -7,16 +7,23 @@ import pytest
 
 from operators.helm.base import Job
 from operators.helm.wanted import (
+    Drift,
     Inputs,
     Missing,
     Refused,
+    access_of,
+    dependencies,
+    drift_of,
     failure_policy,
     hash_of,
     ignored_values,
     job_of,
     names,
+    origin_of,
     seconds,
     target_of,
+    watched_secrets,
+    window_of,
 )
 
 NOTHING = Inputs(
@@ -170,3 +177,142 @@ def test_timeouts_are_durations_of_go(text: str, expected: int) -> None:
 def test_the_release_lives_in_the_target_namespace() -> None:
     assert target_of(chart()).namespace == "kube-system"
     assert target_of(chart(targetNamespace="web")).namespace == "web"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("a,b", r"a\,b"),
+        (r"a\,b", r"a\,b"),
+        (r"a\\,b", r"a\\\,b"),
+        (",,", r"\,\,"),
+        ("{a,b}", r"{a\,b}"),
+    ],
+)
+def test_a_comma_is_text_unless_it_is_escaped_already(given: str, expected: str) -> None:
+    assert job(set={"a": given}).set_string == (("a", expected),)
+
+
+def test_null_in_set_is_literal_and_case_does_not_count() -> None:
+    assert job(set={"a": "NULL", "b": "False"}).set == (("a", "NULL"), ("b", "False"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("insecureSkipTLSVerify", True, "insecure"),
+        ("plainHTTP", True, "plain_http"),
+        ("authPassCredentials", True, "pass_credentials"),
+        ("version", "1.x", "version"),
+        ("repo", "https://r", "repo"),
+        ("repoCA", "PEM", "ca"),
+    ],
+)
+def test_how_to_reach_a_chart_is_passed_on(field: str, value: Any, where: str) -> None:
+    found = job(**{"chart": "https://r/web.tgz", "chartContent": "", field: value}).source
+    assert getattr(found, where) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("createNamespace", True, "create_namespace"),
+        ("takeOwnership", True, "take_ownership"),
+        ("serverSide", "false", "server_side"),
+        ("forceConflicts", True, "force_conflicts"),
+    ],
+)
+def test_how_to_install_is_passed_on(field: str, value: Any, where: str) -> None:
+    assert getattr(job(**{field: value}), where) == value
+    assert getattr(job(), where) in {False, "auto"}
+
+
+def test_a_config_overrides_how_it_is_applied() -> None:
+    config = {"spec": {"serverSide": "false", "forceConflicts": False}}
+    found = job_of(chart(serverSide="true", forceConflicts=True), replace(NOTHING, config=config))
+    assert (found.server_side, found.force_conflicts) == ("false", False)
+
+
+def test_only_a_rollback_waits_for_what_was_applied() -> None:
+    assert job(failurePolicy="rollback").wait
+    assert not job(failurePolicy="reinstall").wait
+    config = {"spec": {"failurePolicy": "rollback"}}
+    assert job_of(chart(failurePolicy="retry"), replace(NOTHING, config=config)).wait
+
+
+def test_a_chart_in_the_object_beats_the_rest() -> None:
+    found = job(chart="web", version="1", repo="https://r", authSecret={"name": "a"})
+    assert (found.source.content, found.source.chart, found.source.repo) == ("dGd6", "", "")
+
+
+def test_what_only_jobs_would_use_is_accepted() -> None:
+    unused = {"bootstrap": True, "jobImage": "i", "podSecurityContext": {}, "securityContext": {}}
+    assert job(**unused) == job()
+
+
+def test_dependencies_are_in_the_same_namespace_unless_they_say_otherwise() -> None:
+    given = [{"name": "a"}, {"name": "b", "namespace": "other"}]
+    assert dependencies(chart(dependsOn=given)) == ("kube-system/a", "other/b")
+    assert dependencies(chart(dependsOn=None)) == ()
+
+
+def test_access_changes_with_the_version_of_a_credential_and_tells_nothing_of_it() -> None:
+    made = chart(authSecret={"name": "a"}, repoCAConfigMap={"name": "c"})
+    version = {"metadata": {"uid": "u", "resourceVersion": "1"}}
+
+    def access(**found: Any) -> str:
+        return access_of(
+            made, replace(NOTHING, secrets={"a": found.get("a")}, config_maps={"c": found.get("c")})
+        )
+
+    assert access() == ""
+    seen = {access(a=version), access(c=version), access(a=version, c=version)}
+    seen.add(access(a={"metadata": {"uid": "u", "resourceVersion": "2"}}))
+    assert len(seen) == 4
+    data = {"metadata": version["metadata"], "data": {"password": "c2VjcmV0"}}
+    assert access(a=data) == access(a=version)
+
+
+def test_credentials_are_watched_and_optional_values_are_not() -> None:
+    made = chart(
+        authSecret={"name": "a"},
+        dockerRegistrySecret={"name": "d"},
+        valuesSecrets=[
+            {"name": "v", "keys": ["k"]},
+            {"name": "o", "keys": ["k"], "ignoreUpdates": True},
+            {"name": "unused"},
+        ],
+    )
+    assert watched_secrets(made, None) == {"a", "d", "v"}
+
+
+def test_drift_is_looked_for_as_asked() -> None:
+    assert drift_of(chart()) is None
+    assert drift_of(chart(driftDetection={"mode": "none"})) is None
+    rule = {"kind": "Deployment", "paths": ["/spec/replicas"]}
+    asked = chart(driftDetection={"mode": "correct", "ignore": [rule], "interval": "10s"})
+    assert drift_of(asked) == Drift(mode="correct", ignore=(rule,), interval=60)
+    assert drift_of(chart(driftDetection={"mode": "detect"})) == Drift(
+        mode="detect", ignore=(), interval=None
+    )
+
+
+def test_without_a_window_it_is_always_open() -> None:
+    assert window_of(chart()) is None
+    window = window_of(
+        chart(maintenanceWindow={"days": ["mo"], "startTime": "1:00", "endTime": "2:00"})
+    )
+    assert window is not None
+    assert window.days == {0}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, "spec.chartContent"),
+        ({"chartContent": "", "chart": "oci://r/web", "version": "1"}, "oci://r/web version 1"),
+        ({"chartContent": "", "chart": "web", "repo": "https://r"}, "web from https://r"),
+    ],
+)
+def test_where_a_chart_comes_from_is_told(spec: dict[str, Any], expected: str) -> None:
+    assert origin_of(chart(**spec)) == expected
