@@ -16,11 +16,14 @@ FIRST, SECOND = "10.98.0.9", "10.98.0.10"
 
 # Prints the status and the body, or why there is none.
 ASK = """
-import http.client, sys
+import http.client, ssl, sys
 url, source, seconds = sys.argv[1:]
-host, _, path = url.partition("/")
+host, _, path = url.removeprefix("https://").partition("/")
+kind, more = http.client.HTTPConnection, {}
+if url.startswith("https://"):
+    kind, more = http.client.HTTPSConnection, {"context": ssl._create_unverified_context()}
 try:
-    line = http.client.HTTPConnection(host, timeout=float(seconds), source_address=(source, 0))
+    line = kind(host, timeout=float(seconds), source_address=(source, 0), **more)
     line.request("GET", "/" + path)
     answer = line.getresponse()
     print(answer.status, answer.read().decode())
@@ -35,7 +38,7 @@ class Lan:
     name: str
 
     def ask(self, url: str, *, source: str = FIRST, seconds: float = 3) -> str:
-        """``url``: host:port/path. The answer, or the name of the exception."""
+        """``url``: [https://]host:port/path. The answer, or the name of the exception."""
         argv = [sys.executable, "-c", ASK, url, source, str(seconds)]
         return self._run(argv).strip()
 
