@@ -16,6 +16,7 @@ COMMANDS = {
     "kubectl": "kubectl, as the cluster's administrator",
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
+    "netpol": "explain: why a pod may talk to another, or may not",
     "version": "print the version",
     "help": "print this list",
 }
@@ -85,6 +86,14 @@ def killall(arguments: Sequence[str]) -> int:
     return 0
 
 
+def netpol(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.netpol")
+    question, rest = module.parse(arguments)
+    read = settings.read("server", rest, settings.environment())
+    module.run(question, Path(read["run-dir"]), say)
+    return 0
+
+
 def dispatch(arguments: Sequence[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     match command:
@@ -96,6 +105,8 @@ def dispatch(arguments: Sequence[str]) -> int:
             return snapshot(rest)
         case "killall":
             return killall(rest)
+        case "netpol":
+            return netpol(rest)
         case "version" | "--version" | "-v":
             say(f"pinnace {VERSION}")
             return 0

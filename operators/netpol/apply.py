@@ -246,7 +246,7 @@ class Enforcer:
 
         deleted = await self._machine.forget(is_forbidden)
         if deleted:
-            LOG.info("cut %d connections that network policies forbid now", len(deleted))
+            LOG.info("cut %d connections, which network policies forbid now", len(deleted))
         echoes = {
             Flow(f.protocol, f.answers, f.answers_port, f.source, f.source_port)
             for f in deleted

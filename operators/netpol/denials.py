@@ -29,7 +29,7 @@ from operators.netpol.rules import OWN_LOG_GROUP
 LOG = logging.getLogger(__name__)
 _SUBSYSTEM = 4 << 8
 _PACKET, _CONFIG = _SUBSYSTEM | 0, _SUBSYSTEM | 1
-_COMMAND, _MODE = 1, 2
+_COMMAND, _MODE, _AT_ONCE = 1, 2, 5
 _BIND = 1
 _COPY_PACKET, _COPIED = 2, 128  # bytes: headers are all that we read
 _PAYLOAD, _PREFIX = 9, 10
@@ -91,7 +91,8 @@ def _bind(netfilter: Netfilter) -> None:
     group = subheader(socket.AF_UNSPEC, OWN_LOG_GROUP)
     netfilter.ask(_CONFIG, group + attribute(_COMMAND, struct.pack("=B", _BIND)))
     mode = struct.pack(">IBB", _COPIED, _COPY_PACKET, 0)
-    netfilter.ask(_CONFIG, group + attribute(_MODE, mode))
+    at_once = attribute(_AT_ONCE, struct.pack(">I", 1))  # each packet, instead of up to 100
+    netfilter.ask(_CONFIG, group + attribute(_MODE, mode) + at_once)
 
 
 def parse(packet: bytes) -> tuple[str, str, str, int] | None:

@@ -1,132 +1,18 @@
 """
-What kopf sees of policies, pods, namespaces and this node becomes facts.
+What kopf sees of policies, pods, namespaces and this node is noted.
 
-kopf's index handlers note them: it calls no other handler before all kinds were listed,
-so the first of those says that the kernel may follow. kopf tells of what was deleted
-only while it watches. After a gap it lists anew, and what then is missing has gone.
+kopf's index handlers do it: it calls no other handler before all kinds were listed, so
+the first of those says that the kernel may follow.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
 
-from operators.netpol.apply import Enforcer
-from operators.netpol.objects import labels_of, pod_of, policy_of, version_of
+from operators.netpol.facts import Facts, key_of
 
-LISTING_SECONDS = 5.0
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Of one kind, until nothing more came for a while."""
-
-    timer: asyncio.TimerHandle
-    keys: set[str]
-
-
-class Seen:
-    """The keys of a kind that are there; ``gone`` is called for those that a listing lacks."""
-
-    def __init__(self, gone: Callable[[str], None]) -> None:
-        self._gone = gone
-        self._keys: set[str] = set()
-        self._listing: _Listing | None = None
-
-    def note(self, key: str, event_type: str | None) -> None:
-        """``event_type`` None: it came in a listing."""
-        if event_type == "DELETED":
-            self._keys.discard(key)
-            return
-        self._keys.add(key)
-        if event_type is None:
-            if self._listing:
-                self._listing.timer.cancel()
-            timer = asyncio.get_running_loop().call_later(LISTING_SECONDS, self._sweep)
-            self._listing = _Listing(timer, self._listing.keys if self._listing else set())
-        if self._listing:
-            self._listing.keys.add(key)
-
-    def _sweep(self) -> None:
-        assert self._listing is not None
-        found, self._listing = self._listing.keys, None
-        for key in self._keys - found:
-            self._gone(key)
-        self._keys &= found
-
-
-class Facts:
-    """Tells the enforcer. ``closed``: unknown addresses of this node get nowhere."""
-
-    def __init__(self, enforcer: Enforcer, *, closed: bool) -> None:
-        self._enforcer = enforcer
-        self._closed = closed
-        self.pods = Seen(self._pod_missing)
-        self.policies = Seen(self._policy_gone)
-        self.namespaces = Seen(lambda name: self._namespace(name, None))
-
-    def pod(self, body: Body) -> None:
-        compiler = self._enforcer.compiler
-        pod, metadata = pod_of(body), body["metadata"]
-        if pod is None:
-            key, uid = _key(body), metadata["uid"]
-            changes = compiler.pods.gone(key, uid, version_of(metadata))
-        else:
-            changes = compiler.pods.told(pod)
-        if changes:
-            compiler.change_pods(changes)
-            self._enforcer.change()
-
-    def pod_deleted(self, body: Body) -> None:
-        pods, metadata = self._enforcer.compiler.pods, body["metadata"]
-        changes = pods.gone(_key(body), metadata["uid"], version_of(metadata))
-        self._enforcer.compiler.change_pods(changes)
-        self._enforcer.change()
-
-    def _pod_missing(self, key: str) -> None:
-        compiler = self._enforcer.compiler
-        compiler.change_pods(compiler.pods.gone(key))
-        self._enforcer.change()
-
-    def policy(self, body: Body) -> None:
-        policy = policy_of(body)
-        known = self._enforcer.compiler.policy(policy.namespace, policy.name)
-        if known is None or known.version <= policy.version:
-            self._enforcer.compiler.put_policy(policy.namespace, policy.name, policy)
-            self._enforcer.change()
-
-    def policy_deleted(self, body: Body) -> None:
-        metadata = body["metadata"]
-        known = self._enforcer.compiler.policy(metadata["namespace"], metadata["name"])
-        if known and known.version <= version_of(metadata):
-            self._policy_gone(_key(body))
-
-    def _policy_gone(self, key: str) -> None:
-        namespace, _, name = key.partition("/")
-        self._enforcer.compiler.put_policy(namespace, name, None)
-        self._enforcer.change()
-
-    def namespace(self, body: Body) -> None:
-        self._namespace(body["metadata"]["name"], labels_of(body["metadata"].get("labels")))
-
-    def namespace_deleted(self, body: Body) -> None:
-        self._namespace(body["metadata"]["name"], None)
-
-    def _namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
-        self._enforcer.compiler.put_namespace(name, labels)
-        self._enforcer.change()
-
-    def node(self, body: Body) -> None:
-        if self._closed and body["metadata"]["name"] == self._enforcer.compiler.node:
-            spec = body.get("spec") or {}
-            networks = spec.get("podCIDRs") or [spec.get("podCIDR")]
-            self._enforcer.close_networks(network for network in networks if network)
-
-    def listed(self) -> None:
-        self._enforcer.begin()
 
 
 def register(registry: Any, facts: Facts) -> None:
@@ -146,7 +32,7 @@ def _policies(registry: Any, facts: Facts) -> None:
 
     @kopf.on.event(*kind, registry=registry, id="netpol-policy")
     async def seen(body: Body, **more: Any) -> None:
-        facts.policies.note(_key(body), more["type"])
+        facts.policies.note(key_of(body), more["type"])
         if more["type"] == "DELETED":
             facts.policy_deleted(body)
         facts.listed()
@@ -159,7 +45,7 @@ def _pods(registry: Any, facts: Facts) -> None:
 
     @kopf.on.event("", "v1", "pods", registry=registry, id="netpol-pod")
     async def seen(body: Body, **more: Any) -> None:
-        facts.pods.note(_key(body), more["type"])
+        facts.pods.note(key_of(body), more["type"])
         if more["type"] == "DELETED":
             facts.pod_deleted(body)
         facts.listed()
@@ -182,7 +68,3 @@ def _node(registry: Any, facts: Facts) -> None:
     @kopf.index("", "v1", "nodes", registry=registry, id="netpol-nodes")
     async def note(body: Body, **_: Any) -> None:
         facts.node(body)
-
-
-def _key(body: Body) -> str:
-    return f"{body['metadata']['namespace']}/{body['metadata']['name']}"

@@ -7,6 +7,7 @@ from operators.base import Parts
 from operators.netpol import handlers
 from operators.netpol.apply import Enforcer
 from operators.netpol.denials import Denials
+from operators.netpol.facts import Facts
 from operators.netpol.gate import Gate
 from operators.netpol.kernel import Kernel
 from operators.netpol.plan import Compiler
@@ -25,7 +26,7 @@ class NetworkPolicies:
             self._enforcer, self._listing.of, self._kernel.why_not_bridged, config.run_dir
         )
         closed = config.native and config.network_policy_fail == "closed"
-        self._facts = handlers.Facts(self._enforcer, closed=closed)
+        self._facts = Facts(self._enforcer, closed=closed)
 
     def register(self, registry: Any) -> None:
         handlers.register(registry, self._facts)
