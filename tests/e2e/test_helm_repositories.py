@@ -76,7 +76,7 @@ def test_a_closed_repository_opens_to_those_who_are_known(
     person: Person, served: dict[str, Any]
 ) -> None:
     url = f"https://127.0.0.1:{served['tls']}/closed"
-    common = {"of": "", "repo": url, "chart": "told", "backOffLimit": 0}
+    common: dict[str, Any] = {"of": "", "repo": url, "chart": "told", "backOffLimit": 0}
     person.put(secret("known", "kubernetes.io/basic-auth", username="user", password="pass"))
     person.put(secret("unknown", username="user", password="wrong"))
     authority = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "authority"}}
@@ -90,7 +90,7 @@ def test_a_closed_repository_opens_to_those_who_are_known(
     person.deployed("web", 1)
 
     # Other ways to the same chart are no upgrade.
-    configured = {"authSecret": {"name": "known"}, "authPassCredentials": True}
+    configured: dict[str, Any] = {"authSecret": {"name": "known"}, "authPassCredentials": True}
     person.apply("web", **common, **configured, repoCAConfigMap={"name": "authority"})
     person.deployed("web", 1)
     person.apply("other", **common, **configured, repoCAConfigMap={"name": "authority"})
@@ -103,7 +103,13 @@ def test_a_repository_may_ask_for_a_certificate(person: Person, served: dict[str
     url = f"https://127.0.0.1:{served['mutual']}/open"
     pair = {"tls_crt": served["ca"], "tls_key": served["key"]}
     person.put(secret("client", "kubernetes.io/tls", **pair))
-    common = {"of": "", "repo": url, "chart": "told", "repoCA": served["ca"], "backOffLimit": 0}
+    common: dict[str, Any] = {
+        "of": "",
+        "repo": url,
+        "chart": "told",
+        "repoCA": served["ca"],
+        "backOffLimit": 0,
+    }
     person.apply("web", **common)
     assert "/open/index.yaml" in person.failed("web")["message"]
     person.apply("web", **common, authSecret={"name": "client"})
@@ -116,7 +122,7 @@ def test_a_registry_gives_a_chart(person: Person, served: dict[str, Any]) -> Non
     kind = "kubernetes.io/dockerconfigjson"
     person.put(secret("docker", kind, _dockerconfigjson=json.dumps(auths)))
     chart = f"oci://{closed}/closed/told"
-    common = {"of": "", "chart": chart, "repoCA": served["ca"], "backOffLimit": 0}
+    common: dict[str, Any] = {"of": "", "chart": chart, "repoCA": served["ca"], "backOffLimit": 0}
     person.apply("closed", **common)
     plain = f"oci://127.0.0.1:{served['plain']}/open/told"
     person.apply("plain", of="", chart=plain, version="1.0.0", plainHTTP=True)
