@@ -6,7 +6,7 @@ The parts of the control plane, made from the configuration and passed by argume
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -21,7 +21,7 @@ from controlplane.api.authn import (
     UnionAuthenticator,
 )
 from controlplane.api.authorize import Chain, Masters
-from controlplane.api.base import MASTERS_GROUP, Admission, User
+from controlplane.api.base import MASTERS_GROUP, User
 from controlplane.api.bootstrap_policy import node_rules
 from controlplane.api.cache import ObjectCache
 from controlplane.api.call import Network, Parts
@@ -36,6 +36,9 @@ from controlplane.api.server import client_tls, server_tls
 from controlplane.api.service_accounts import ServiceAccountAuthenticator
 from controlplane.api.static import StaticFiles
 from controlplane.api.tokens import Reference, ServiceAccountTokens
+from controlplane.api.webhooks.admission import MutatingWebhooks, ValidatingWebhooks
+from controlplane.api.webhooks.caller import Caller
+from controlplane.api.webhooks.conversion import WebhookConversion
 from controlplane.client.base import Client, Object
 from controlplane.config import Config
 from controlplane.controllers import (
@@ -47,6 +50,7 @@ from controlplane.controllers import (
     garbage,
     kubernetes_service,
     namespace,
+    node_hosts,
     node_ipam,
     node_lifecycle,
     node_role,
@@ -127,13 +131,30 @@ def parts(base: Foundation) -> Parts:
     def itself() -> Client:
         return LocalClient(made, ITSELF)
 
-    made = _parts(base, ResourceQuota(itself, now))
+    def whole() -> Parts:
+        return made
+
+    made = _with_webhooks(_parts(base), whole)
+    # Last: it counts what is going to be stored.
+    made = replace(made, admissions=(*made.admissions, ResourceQuota(itself, now)))
     if "metrics-server" not in base.config.disable:
-        made = replace(made, aggregators=(*made.aggregators, MetricsApi(lambda: made)))
+        made = replace(made, aggregators=(*made.aggregators, MetricsApi(whole)))
     return made
 
 
-def _parts(base: Foundation, last_admission: Admission) -> Parts:
+def _with_webhooks(made: Parts, whole: Callable[[], Parts]) -> Parts:
+    """``whole``: the parts once they are complete."""
+    caller = Caller(whole)
+    asked = (MutatingWebhooks(whole, caller), ValidatingWebhooks(whole, caller))
+    return replace(
+        made,
+        admissions=(*made.admissions, *asked),
+        conversion=WebhookConversion(whole, caller),
+        closing=(*made.closing, caller.close),
+    )
+
+
+def _parts(base: Foundation) -> Parts:
     config, pki, cache = base.config, base.pki, base.cache
     accounts = ServiceAccountAuthenticator(base.tokens, cache, now)
     bearers = (BootstrapTokenAuthenticator(cache, now), JoinTokenAuthenticator(pki.token.password))
@@ -161,7 +182,6 @@ def _parts(base: Foundation, last_admission: Admission) -> Parts:
             Definitions(),
             Values(base.schemas),
             Unsupported(),
-            last_admission,
         ),
         reviews=StandardReviews(
             authorizer=authorizer,
@@ -205,9 +225,16 @@ def deployer(base: Foundation, client: Client, clock: Clock) -> Deployer:
         clock=clock,
         manifests=config.server_dir / "manifests",
         node_name=config.node_name,
-        disable=config.disable,
+        disable=_left_out(config),
         packaged=Packaged(source=deploy.PACKAGED, variables=_variables(config)),
     )
+
+
+def _left_out(config: Config) -> frozenset[str]:
+    """AddOns by name: what was disabled, and of cluster DNS the provider that was not chosen."""
+    without_dns = {"cluster-dns"} if "coredns" in config.disable else set()
+    without_pods = {"coredns"} if config.cluster_dns_provider != "coredns" else set()
+    return config.disable | without_dns | without_pods
 
 
 def _variables(config: Config) -> Mapping[str, str]:
@@ -244,6 +271,7 @@ def controllers(base: Foundation) -> tuple[Controller, ...]:
         garbage.make(base.kinds),
         serviceaccount.SERVICEACCOUNT,
         root_ca.make(certificate),
+        *((node_hosts.NODE_HOSTS,) if config.cluster_dns_provider == "coredns" else ()),
         token_secret.make(mint, certificate),
         certificates.make(signers),
         clusterrole.CLUSTERROLE,

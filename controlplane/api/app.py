@@ -96,6 +96,8 @@ class ApiServer:
         self.health.stopping = True
         self.parts.cache.end_watches()
         await self._relay.close()
+        for close in self.parts.closing:
+            await close()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()

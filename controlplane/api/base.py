@@ -118,6 +118,13 @@ class AdmissionRequest:
     dry_run: bool
     reads: Reads
     warnings: list[str] = field(default_factory=list)  # become Warning headers
+    # Of mutating webhooks: the object before the first change by one, which of them want to see
+    # it after such a change, which of these had their turn before the last one; ``again``: what
+    # they said so when it is the second time.
+    unchanged: Mapping[str, Any] | None = None
+    called: set[tuple[str, str]] = field(default_factory=set)
+    asked_again: set[tuple[str, str]] = field(default_factory=set)
+    again: frozenset[tuple[str, str]] | None = None
 
 
 class Admission(Protocol):

@@ -6,7 +6,7 @@ HTTP requests and the calls of the control plane's own clients become the same
 """
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network
@@ -78,6 +78,7 @@ class Parts:
     aggregators: Sequence[Aggregator] = ()
     network: Network = field(default_factory=Network)
     kubelet_tls: ssl.SSLContext | None = None  # what kubelets are spoken to with
+    closing: Sequence[Callable[[], Awaitable[None]]] = ()  # connections of the parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

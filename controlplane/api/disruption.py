@@ -75,7 +75,7 @@ async def mark_evicted(parts: Parts, call: Call) -> None:
         status["conditions"] = with_condition(status.get("conditions"), target, now)
         return new
 
-    await change(parts, pod_call, Change(make=make, prepare=prepare_status))
+    await change(parts, pod_call, Change(make=make, prepare=prepare_status, admitted=True))
 
 
 def _is_ready(pod: Object) -> bool:
@@ -113,7 +113,7 @@ async def _take_one(parts: Parts, call: Call, name: str) -> None:
         status["disruptedPods"] = {**(status.get("disruptedPods") or {}), call.name: now}
         return new
 
-    await change(parts, budget_call, Change(make=make, prepare=prepare_status))
+    await change(parts, budget_call, Change(make=make, prepare=prepare_status, admitted=True))
 
 
 def _check(budget: Object) -> None:

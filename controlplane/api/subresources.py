@@ -267,7 +267,7 @@ async def _bind(parts: Parts, call: Call, body: dict[str, Any]) -> Answer:
     async def make(old: Object) -> dict[str, Any]:
         return _bound(call, old, node, metadata=metadata, now=now)
 
-    await change(parts, call, Change(make=make, prepare=_as_made))
+    await change(parts, call, Change(make=make, prepare=_as_made, admitted=True))
     return Answer(_SUCCESS, 201)
 
 

@@ -68,6 +68,7 @@ class Change:
     prepare: Prepare = prepare_update
     retry: bool = True  # when somebody else was faster
     applied: bool = False  # managed fields are set already
+    admitted: bool = False  # as part of another request
     options_kind: str = "UpdateOptions"
 
 
@@ -79,8 +80,7 @@ async def create(parts: Parts, call: Call, obj: dict[str, Any], *, applied: bool
     request = _admission(
         parts, call, Operation.CREATE, obj=obj, old=None, options_kind="CreateOptions"
     )
-    for plugin in parts.admissions:
-        await plugin.mutate(request)
+    await mutate(parts, request)
     given = metadata.get("generateName") if not metadata.get("name") else None
     for attempt in range(_NAME_TRIES):
         if given:
@@ -125,8 +125,7 @@ async def _create_once(
     try:
         if kind.kind == "Service" and not kind.group:
             assign(pipeline.allocator(parts), obj, None, hold)
-        if not applied:
-            pipeline.own(parts, call, None, obj)
+        _own(parts, call, request, None, applied=applied)
         pipeline.validate(parts.schemas, call, obj, None)
         request.name = metadata["name"]
         for plugin in parts.admissions:
@@ -268,8 +267,8 @@ async def _replace(parts: Parts, call: Call, what: Change, step: _Step) -> Answe
     request = _admission(
         parts, call, Operation.UPDATE, obj=new, old=old, options_kind=what.options_kind
     )
-    for plugin in parts.admissions:
-        await plugin.mutate(request)
+    if not what.admitted:
+        await mutate(parts, request)
     pipeline.default(parts.schemas, kind, new)
     hold = Hold()
     try:
@@ -278,10 +277,9 @@ async def _replace(parts: Parts, call: Call, what: Change, step: _Step) -> Answe
         what.prepare(kind, new, old)
         if kind.kind == "CertificateSigningRequest" and not kind.custom:
             stamp_request(new, old, rfc3339(parts.clock()))
-        if not what.applied:
-            pipeline.own(parts, call, old, new)
+        _own(parts, call, request, old, applied=what.applied)
         pipeline.validate(parts.schemas, call, new, old)
-        for plugin in parts.admissions:
+        for plugin in () if what.admitted else parts.admissions:
             await plugin.validate(request)
         return await _store_change(parts, call, step)
     finally:
@@ -355,6 +353,27 @@ def _admission(
     )
 
 
+def _own(
+    parts: Parts, call: Call, request: AdmissionRequest, old: Object | None, *, applied: bool
+) -> None:
+    """After an apply, what webhooks changed belongs to whoever applied, as an update of theirs."""
+    assert request.object is not None
+    if not applied:
+        pipeline.own(parts, call, old, request.object)
+    elif request.unchanged is not None:
+        pipeline.own(parts, call, request.unchanged, request.object)
+
+
+async def mutate(parts: Parts, request: AdmissionRequest) -> None:
+    """What a webhook changed the built-in plugins look at once more, as upstream's do."""
+    for plugin in parts.admissions:
+        await plugin.mutate(request)
+    if request.unchanged is not None:
+        request.again = frozenset(request.asked_again)
+        for plugin in parts.admissions:
+            await plugin.mutate(request)
+
+
 async def admit(
     parts: Parts,
     call: Call,
@@ -368,7 +387,6 @@ async def admit(
     request = _admission(parts, call, operation, obj=obj, old=old, options_kind="")
     if options is not None:
         request.options = options
-    for plugin in parts.admissions:
-        await plugin.mutate(request)
+    await mutate(parts, request)
     for plugin in parts.admissions:
         await plugin.validate(request)

@@ -8,9 +8,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from controlplane.objects.errors import FieldError, invalid_value, not_supported, required
+from controlplane.objects.errors import (
+    FieldError,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+    required,
+)
 from controlplane.objects.kinds import Column, Kind
 from controlplane.objects.structural import compile_node, structural_errors
+from controlplane.objects.validation.registrations import client_config
 from controlplane.objects.values import default_errors, pattern_errors
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -19,6 +26,8 @@ VERBS = frozenset(
 )
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_STRATEGIES = ("None", "Webhook")
+_REVIEWS = ("v1", "v1beta1")  # of ConversionReview
 COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
 
 JSON = Mapping[str, Any]
@@ -35,9 +44,7 @@ def definition_errors(crd: JSON) -> list[FieldError]:
         names = [version.get("name") for version in versions]
         detail = "must have exactly one version marked as storage version"
         errors.append(invalid_value("spec.versions", names, detail))
-    strategy = (spec.get("conversion") or {}).get("strategy", "None")
-    if strategy != "None":
-        errors.append(not_supported("spec.conversion.strategy", strategy, ["None"]))
+    errors += _conversion_errors(spec.get("conversion") or {})
     if spec.get("preserveUnknownFields"):
         detail = (
             "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in "
@@ -47,6 +54,27 @@ def definition_errors(crd: JSON) -> list[FieldError]:
     for index, version in enumerate(versions):
         errors += _version_errors(version, f"spec.versions[{index}]")
     return errors
+
+
+def _conversion_errors(conversion: JSON) -> Iterator[FieldError]:
+    strategy, webhook = conversion.get("strategy", "None"), conversion.get("webhook") or {}
+    path = "spec.conversion"
+    if strategy not in _STRATEGIES:
+        yield not_supported(f"{path}.strategy", strategy, _STRATEGIES)
+    if strategy != "Webhook":
+        if webhook:
+            text = "should not be set when strategy is not set to Webhook"
+            yield forbidden_field(f"{path}.webhook", text)
+        return
+    if not webhook.get("clientConfig"):
+        text = "required when strategy is set to Webhook"
+        yield required(f"{path}.webhook.clientConfig", text)
+        return
+    yield from client_config(webhook["clientConfig"], f"{path}.webhook.clientConfig")
+    versions = webhook.get("conversionReviewVersions") or []
+    if not set(versions) & set(_REVIEWS):
+        text = f"must include at least one of {', '.join(_REVIEWS)}"
+        yield invalid_value(f"{path}.webhook.conversionReviewVersions", versions, text)
 
 
 def _name_errors(crd: JSON, spec: JSON) -> Iterator[FieldError]:

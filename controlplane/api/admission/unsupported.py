@@ -1,30 +1,32 @@
 """
 What this server has the kinds for, and not what is behind them.
 
-Where it is the API server that would have to act (webhooks, policies,
-aggregation), the object is refused by name: stored, it would let people believe
-that they are protected. Where others act on the objects (policies of the
-network, autoscalers), they are kept, as any API server keeps them, and a
-Warning header, which kubectl and Helm show, says that nobody does yet. Both
-lists are those of docs/compatibility.md.
+Where it is the API server that would have to act (policies, conditions of
+webhooks, aggregation), the object is refused by name: stored, it would let people believe
+that they are protected. Where others act on the objects (autoscalers), they
+are kept, as any API server keeps them, and a Warning header, which kubectl
+and Helm show, says that nobody does yet. Both lists are those of docs/compatibility.md.
 """
 
 from controlplane.api.admission.plugin import Plugin
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.objects.errors import not_implemented
 
-_WEBHOOKS = "admission webhooks yet"
+_CONDITIONS = "matchConditions of admission webhooks, which are CEL, yet"
 _POLICIES = "admission policies in CEL yet"
 REFUSED = {
-    "mutatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
-    "validatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
     "mutatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICIES,
     "validatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICIES,
 }
+WEBHOOKS = frozenset(
+    {
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        "validatingwebhookconfigurations.admissionregistration.k8s.io",
+    }
+)
 NOT_ACTED_ON = {
-    "networkpolicies.networking.k8s.io": "network policies are not enforced yet",
     "horizontalpodautoscalers.autoscaling": "nothing scales by autoscalers yet",
 }
 _APISERVICES = "apiservices.apiregistration.k8s.io"
@@ -43,6 +45,9 @@ class Unsupported(Plugin):
         spec = (request.object or {}).get("spec") or {}
         if kind == _APISERVICES and spec.get("service"):
             raise not_implemented(_AGGREGATION)
+        hooks = (request.object or {}).get("webhooks") or ()
+        if kind in WEBHOOKS and any(hook.get("matchConditions") for hook in hooks):
+            raise not_implemented(_CONDITIONS)
         if kind in REFUSED:
             raise not_implemented(REFUSED[kind])
         if kind in NOT_ACTED_ON:

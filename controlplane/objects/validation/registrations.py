@@ -56,7 +56,7 @@ def _hook(hook: Object, path: str) -> Found:
         yield invalid_value(f"{path}.timeoutSeconds", seconds, text)
     for field in ("namespaceSelector", "objectSelector"):
         yield from metadata.selector(hook.get(field), f"{path}.{field}")
-    yield from _client(hook.get("clientConfig") or {}, f"{path}.clientConfig")
+    yield from client_config(hook.get("clientConfig") or {}, f"{path}.clientConfig")
     yield from _rules(hook.get("rules") or (), f"{path}.rules")
 
 
@@ -71,7 +71,8 @@ def _full_name(name: str, path: str) -> Found:
         yield invalid_value(path, name, text)
 
 
-def _client(client: Object, path: str) -> Found:
+def client_config(client: Object, path: str) -> Found:
+    """Of an admission webhook or a conversion webhook."""
     url, service = client.get("url"), client.get("service")
     if (url is None) == (service is None):
         yield required(path, "exactly one of url or service is required")

@@ -193,7 +193,7 @@ def test_a_complete_definition_has_no_errors() -> None:
         pytest.param({"scope": "World"}, "spec.scope", id="scope"),
         pytest.param({"versions": []}, "spec.versions", id="no-version"),
         pytest.param(
-            {"conversion": {"strategy": "Webhook"}}, "spec.conversion.strategy", id="conversion"
+            {"conversion": {"strategy": "Magic"}}, "spec.conversion.strategy", id="conversion"
         ),
         pytest.param(
             {"versions": [{"name": "v1", "served": True, "storage": True}]},

@@ -1,0 +1,188 @@
+"""
+MutatingAdmissionWebhook and ValidatingAdmissionWebhook: admission by other programs.
+
+Mutating webhooks see the object one after the other, in the order of their
+configurations' names; a change lets the built-in plugins look again, and those
+webhooks that asked for it (``reinvocationPolicy: IfNeeded``). Validating webhooks
+see the final object, all at once.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from controlplane.api import pipeline
+from controlplane.api.admission.plugin import Plugin
+from controlplane.api.base import AdmissionRequest, Operation
+from controlplane.api.call import Parts
+from controlplane.api.present import objects_in
+from controlplane.api.webhooks import rules
+from controlplane.api.webhooks.caller import Caller, CallError
+from controlplane.api.webhooks.review import Unusable, denial, review, verdict, version_of
+from controlplane.api.webhooks.rules import Hook
+from controlplane.client.base import Object
+from controlplane.objects import patch, walk
+from controlplane.objects.errors import StatusError, bad_request, internal
+from controlplane.objects.kinds import Kind, Resource
+from controlplane.objects.meta import uid as random_uid
+from controlplane.objects.resources import (
+    MUTATING_WEBHOOK_CONFIGURATIONS,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
+)
+
+LOG = logging.getLogger(__name__)
+_WITHOUT_EFFECT = ("None", "NoneOnDryRun")
+
+
+class _Failed(Exception):
+    """No verdict; whether that refuses the request is the webhook's failure policy."""
+
+
+class _Webhooks(Plugin):
+    """What both kinds share."""
+
+    configurations: Resource
+    mutating: bool
+
+    def __init__(self, parts: Callable[[], Parts], caller: Caller) -> None:
+        self._parts = parts
+        self._caller = caller
+
+    def _concerned(self, request: AdmissionRequest) -> Sequence[Hook]:
+        found = request.reads.list(self.configurations)
+        return rules.hooks_of(found) if found and not rules.is_exempt(request) else ()
+
+    def _versions(self, kind: Kind) -> list[Kind]:
+        """The kind in every version that is served."""
+        same = (kind.group, kind.plural)
+        return [k for k in self._parts().kinds if (k.group, k.plural) == same]
+
+    async def _ask(self, hook: Hook, request: AdmissionRequest, kind: Kind) -> list[Any]:
+        """The operations of the patch; raises the refusal, or :class:`_Failed`."""
+        if request.dry_run and hook.settings.get("sideEffects") not in _WITHOUT_EFFECT:
+            raise bad_request(f'admission webhook "{hook.name}" does not support dry run')
+        uid = random_uid(os.urandom(16))
+        try:
+            version = version_of(hook.settings)
+            obj, old = await self._in(request, kind)
+            body = review(request, kind, uid=uid, version=version, obj=obj, old=old)
+            client = hook.settings.get("clientConfig") or {}
+            answer = await self._caller.post(client, body, seconds=hook.seconds)
+            said = verdict(answer, uid=uid, version=version, mutating=self.mutating)
+        except Unusable as err:
+            raise _Failed(f"received invalid webhook response: {err}") from err
+        except CallError as err:
+            raise _Failed(str(err)) from err
+        request.warnings += said.warnings
+        if not said.allowed:
+            raise denial(hook.name, said.status)
+        return said.patch
+
+    async def _in(
+        self, request: AdmissionRequest, kind: Kind
+    ) -> tuple[Object | None, Object | None]:
+        """The new and the old object in the version that the webhook knows."""
+        if kind is request.kind or request.subresource not in ("", "status"):
+            return request.object, request.old
+        given = [obj for obj in (request.object, request.old) if obj is not None]
+        shown: list[Object | None] = list(await objects_in(self._parts(), kind, given))
+        return (
+            shown.pop(0) if request.object is not None else None,
+            shown.pop(0) if request.old is not None else None,
+        )
+
+
+def _fail(hook: Hook, err: _Failed) -> None:
+    """Raises the refusal, unless the webhook wants to be passed over."""
+    if not hook.ignores_failure:
+        raise internal(f'failed calling webhook "{hook.name}": {err}') from err
+    LOG.warning("failed calling webhook %s, passing it over: %s", hook.name, err)
+
+
+class MutatingWebhooks(_Webhooks):
+    name = "MutatingAdmissionWebhook"
+    configurations = MUTATING_WEBHOOK_CONFIGURATIONS
+    mutating = True
+
+    async def mutate(self, request: AdmissionRequest) -> None:
+        again = request.again
+        for hook in self._concerned(request):
+            # Again only those that asked for it, and that had their turn before a change.
+            if again is not None and hook.key not in again:
+                continue
+            kind = rules.kind_for(hook, request, self._versions(request.kind))
+            if kind is None:
+                continue
+            try:
+                operations = await self._ask(hook, request, kind)
+            except _Failed as err:
+                _fail(hook, err)
+                operations = []
+            if operations and await self._change(hook, request, kind, operations):
+                request.asked_again |= request.called
+            if hook.reinvocable:
+                request.called.add(hook.key)
+
+    async def _change(
+        self, hook: Hook, request: AdmissionRequest, kind: Kind, operations: list[Any]
+    ) -> bool:
+        if request.object is None or request.operation is Operation.CONNECT:
+            text = "attempted to modify the object, which is not supported for this operation"
+            raise internal(f'admission webhook "{hook.name}" {text}')
+        if request.subresource == "scale":
+            raise internal(f'admission webhook "{hook.name}" attempted to modify a Scale')
+        obj, _ = await self._in(request, kind)
+        try:
+            changed = patch.json_patch(obj or {}, operations)
+        except StatusError as err:
+            raise internal(err.message) from err
+        new = await self._taken(request, kind, changed)
+        if patch.same(new, request.object):
+            return False
+        if request.unchanged is None:
+            request.unchanged = pipeline.copy(request.object)
+        # In place: the steps that follow hold this object.
+        request.object.clear()
+        request.object.update(new)
+        return True
+
+    async def _taken(self, request: AdmissionRequest, kind: Kind, changed: Any) -> dict[str, Any]:
+        """A patched object in the request's version: without unknown fields, with defaults."""
+        parts = self._parts()
+        if not isinstance(changed, dict) or not isinstance(changed.get("metadata"), dict):
+            raise internal("the patch of a webhook leaves no object")
+        if kind is not request.kind:
+            changed = (await objects_in(parts, request.kind, [changed]))[0]
+        if request.subresource not in ("", "status"):
+            return dict(changed)
+        try:
+            new, _ = walk.decode(changed, parts.schemas.of(request.kind), strict=False)
+        except StatusError as err:
+            raise internal(err.message) from err
+        pipeline.default(parts.schemas, request.kind, new)
+        return new
+
+
+class ValidatingWebhooks(_Webhooks):
+    name = "ValidatingAdmissionWebhook"
+    configurations = VALIDATING_WEBHOOK_CONFIGURATIONS
+    mutating = False
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        hooks = self._concerned(request)
+        if not hooks:
+            return
+        versions = self._versions(request.kind)
+        concerned = [(h, kind) for h in hooks if (kind := rules.kind_for(h, request, versions))]
+        asked = [self._verdict(hook, request, kind) for hook, kind in concerned]
+        for refusal in await asyncio.gather(*asked, return_exceptions=True):
+            if refusal is not None:
+                raise refusal
+
+    async def _verdict(self, hook: Hook, request: AdmissionRequest, kind: Kind) -> None:
+        try:
+            await self._ask(hook, request, kind)
+        except _Failed as err:
+            _fail(hook, err)
