@@ -80,18 +80,21 @@ class Images:
 
     async def _grow_apart(self, image: Path) -> None:
         """Under another name, so that the kubelet does not find it meanwhile."""
-        mounted = await asyncio.to_thread(mounts.of_image, image)
-        for mount in mounted:
-            await self._programs.run(["umount", str(mount.point)])
-        if await asyncio.to_thread(lambda: list(mounts.loops(image))):
-            for mount in reversed(mounted):  # containers still have it: as it was
+        gone: list[mounts.Mount] = []
+        try:
+            for mount in await asyncio.to_thread(mounts.of_image, image):
+                await self._programs.run(["umount", str(mount.point)])
+                gone.append(mount)
+            await self._cleared(image)
+        except StorageError as err:
+            for mount in reversed(gone):  # containers still have it: as it was
                 options = ",".join(sorted(mount.options & {"noatime", "discard", "ro"})) or "rw"
                 where = [mount.device, str(mount.point)]
                 await self._programs.run(["mount", "-t", "ext4", "-o", options, *where])
             raise InUse(
                 "the volume is in use, and without CAP_SYS_RESOURCE only one that nobody uses"
                 " can be made larger"
-            )
+            ) from err
         apart = image.with_name(image.name + _APART)
         await asyncio.to_thread(image.rename, apart)
         await self._bring_back(apart)
@@ -137,6 +140,9 @@ class Images:
         for number in await asyncio.to_thread(lambda: list(mounts.loops(image))):
             if not await asyncio.to_thread(_clears_itself, number):
                 await self._programs.run(["losetup", "--detach", f"/dev/loop{number}"])
+        await self._cleared(image)
+
+    async def _cleared(self, image: Path) -> None:
         for pause in _PAUSES:  # the kernel clears a device when its last reader is gone
             if not await asyncio.to_thread(lambda: list(mounts.loops(image))):
                 return
