@@ -26,7 +26,7 @@ from node.kubelet.usage import NOTHING, Tree
 from node.kubelet.worker import Worker
 
 _log = logging.getLogger(__name__)
-_SHORTEST, _LIMITED, _LONGEST = 2.0, 10.0, 60.0  # seconds between two looks
+_FIRST, _SHORTEST, _LIMITED, _LONGEST = 1.0, 2.0, 10.0, 60.0  # seconds between two looks
 _WRITTEN, _CREATED = 100 << 20, 20_000  # bytes and inodes that a disk may lose in a second
 _FUTILE = 10.0  # after an attempt that freed nothing; doubled
 _CLEANED_SECONDS = 30.0
@@ -69,8 +69,8 @@ class Evictor:
         self.held: frozenset[str] = frozenset()  # conditions
         self._short: frozenset[str] = frozenset()  # names of signals
         self._seen: dict[str, datetime] = {}  # condition → when
-        self._limited: dict[str, bool] = {}
         self._looks: dict[str, _Look] = {}
+        self._began: dict[str, float] = {}  # uid of a limited pod → when it was first seen
         self._images: Path | None = None
         self._futile = 0.0
         self._wake = asyncio.Event()
@@ -152,9 +152,12 @@ class Evictor:
             else:
                 rate = _CREATED if signal.resource == "inodes" else _WRITTEN
                 seconds.append(signal.headroom / rate)
-        if any(self._limited.get(uid) for uid in self._kubelet.workers):
-            seconds.append(_LIMITED)
-        return max(_SHORTEST, min(seconds))
+        pause = max(_SHORTEST, min(seconds))
+        if self._began:
+            # Most of what a pod writes it writes at its beginning.
+            age = asyncio.get_running_loop().time() - max(self._began.values())
+            pause = min(pause, max(_FIRST, min(age, _LIMITED)))
+        return pause
 
     async def _relieve(self, signal: Signal) -> bool:
         """Whether something was done about it."""
@@ -200,15 +203,16 @@ class Evictor:
     async def _over_limits(self, reading: Reading) -> bool:
         """Whether any had to go."""
         now, free = asyncio.get_running_loop().time(), reading.nodefs.available
-        workers = dict(self._kubelet.workers)
-        self._limited = {
-            uid: self._limited.get(uid) or evict.is_limited(worker.pod)
-            for uid, worker in workers.items()
+        workers = {
+            uid: worker
+            for uid, worker in self._kubelet.workers.items()
+            if uid in self._began or evict.is_limited(worker.pod)
         }
+        self._began = {uid: self._began.get(uid, now) for uid in workers}
         self._looks = {uid: look for uid, look in self._looks.items() if uid in workers}
         gone = False
         for uid, worker in workers.items():
-            if not self._limited[uid] or not _may_go(worker) or not self._is_due(uid, now, free):
+            if not _may_go(worker) or not self._is_due(uid, now, free):
                 continue
             items = stats.by_pod(await self._runtime.stats({POD_UID: uid})).get(uid, [])
             taken = await asyncio.to_thread(self._measure, worker, items)

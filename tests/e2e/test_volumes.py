@@ -1,8 +1,12 @@
-"""Static volumes on a real node: data outlives pods, and local volumes wait for theirs."""
+"""Static volumes on a real node: data outlives pods, crashes and reboots."""
 
+import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import Space
+from tests.e2e.node import Node, booted, run
 
 BUSYBOX = "docker.io/library/busybox:1.35"
 
@@ -99,3 +103,52 @@ volumeBindingMode: WaitForFirstConsumer
     space.until(lambda: (tmp_path / "note").exists())
     space.kubectl("delete", "pod/user", "pvc/data")
     space.kubectl("delete", f"pv/{name}", f"storageclass/{name}")
+
+
+def mounted(node: Node, path: Path) -> str:
+    """The type of what is mounted there, as the node sees it."""
+    argv = ("findmnt", "--noheadings", "--output=FSTYPE", f"--mountpoint={path}")
+    return run(*node.namespace.enter_mounts, *argv, check=False).stdout.strip()
+
+
+def test_a_volume_that_is_an_image_survives_a_crash_and_a_reboot(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    top = tmp_path_factory.mktemp("disk")
+    image, folder = top / "data.img", top / "data"
+    subprocess.run(["mkfs.ext4", "-q", "-F", image, "16M"], check=True)
+    made = f"""
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: boxed, annotations: {{localpath.pinnace.dev/image: "{image}"}}}}
+spec:
+  capacity: {{storage: 16Mi}}
+  accessModes: [ReadWriteOnce]
+  storageClassName: by-hand
+  hostPath: {{path: "{folder}", type: DirectoryOrCreate}}
+---
+"""
+    script = "echo began >> /data/note; trap 'exit 0' TERM"
+    with booted(top / "pinnace", name="pinnace-volumes") as node:
+
+        def notes() -> list[str]:
+            done = node.kubectl("exec", "user", "--", "cat", "/data/note", check=False)
+            return done.stdout.split()
+
+        node.apply(made + claim("data", "by-hand") + pod("user", "data", script))
+        node.kubectl("wait", "pod/user", "--for=condition=Ready", "--timeout=40s")
+        assert notes() == ["began"]
+        assert mounted(node, folder) == "ext4"
+        node.kill()
+        node.start()
+        node.kubectl("wait", "pod/user", "--for=condition=Ready", "--timeout=40s")
+        assert notes() == ["began"], "the pod runs on"
+        assert node.stop() == 0
+        run(*node.command, "killall", *node.arguments)  # as a reboot: no pods, no mounts
+        assert mounted(node, folder) == ""
+        assert not (folder / "note").exists()
+        node.start()
+        node.until(lambda: notes() == ["began", "began"])
+        assert mounted(node, folder) == "ext4"
+        node.kubectl("delete", "pod", "user")
+        assert mounted(node, folder) == "ext4", "it stays mounted after the last pod"
