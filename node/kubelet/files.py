@@ -11,9 +11,9 @@ import ctypes.util
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC = 2, 4, 8, 4096, 16384
 _DATA, _NEXT = "..data", "..data_tmp"
@@ -109,6 +109,16 @@ def write_payload(folder: Path, payload: Payload, group: int | None) -> bool:
     return True
 
 
+def make_mount_points(folder: Path, below: Iterable[PurePath]) -> None:
+    """
+    Folders for what is mounted within a volume that is mounted read-only: nobody can make them
+    there later. What the volume itself has at such a path is left as it is.
+    """
+    for path in below:
+        if not (folder / path.parts[0]).is_symlink():
+            (folder / path).mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
 def _fresh(folder: Path) -> Path:
     number = 0
     taken = [int(p.name[2:]) for p in folder.glob("..[0-9]*") if p.name[2:].isdigit()]
@@ -135,10 +145,10 @@ def _mode(file: File, group: int | None) -> int:
 def _link(folder: Path, names: set[str]) -> None:
     for name in names:
         link = folder / name
-        if not link.is_symlink():
+        if not link.is_symlink() and not link.is_dir():
             link.symlink_to(f"{_DATA}/{name}")
     for link in folder.iterdir():
-        if not link.name.startswith("..") and link.name not in names:
+        if link.is_symlink() and not link.name.startswith("..") and link.name not in names:
             link.unlink()
 
 

@@ -10,16 +10,22 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from controlplane.client.base import Client, Object, Reads, Unreachable
 from controlplane.objects import quantity
 from controlplane.objects.errors import StatusError
-from node.cri.base import Mount, Propagation
+from node.cri.base import Features, Mount, Propagation
 from node.kubelet import env as environment
 from node.kubelet import files, trust
-from node.kubelet.base import Recorder, Settings, all_containers, uid_of
+from node.kubelet.base import (
+    Recorder,
+    Settings,
+    all_containers,
+    is_recursive_read_only,
+    uid_of,
+)
 from node.kubelet.claims import Claimed, Claims
 from node.kubelet.files import File
 from node.kubelet.sources import Sources, Waiting
@@ -66,6 +72,28 @@ def _folder(pod: Object, settings: Settings, volume: Mapping[str, Any]) -> Path:
 
 def fs_group(pod: Object) -> int | None:
     return (pod["spec"].get("securityContext") or {}).get("fsGroup")
+
+
+def nested_mounts(pod: Object, volume: str) -> set[PurePath]:
+    """Where containers mount other volumes within this one, relative to it."""
+    found = set()
+    for container in all_containers(pod):
+        mounts = [
+            (PurePath(_absolute(mount["mountPath"])), mount)
+            for mount in container.get("volumeMounts", ())
+        ]
+        whole = [
+            path
+            for path, mount in mounts
+            if mount["name"] == volume and not (mount.get("subPath") or mount.get("subPathExpr"))
+        ]
+        found |= {
+            inner.relative_to(outer)
+            for outer in whole
+            for inner, mount in mounts
+            if inner != outer and inner.is_relative_to(outer) and mount["name"] != volume
+        }
+    return found
 
 
 class Volumes:
@@ -150,6 +178,8 @@ class Volumes:
         if kind in _IN_MEMORY:
             await asyncio.to_thread(_tmpfs, path)
         await asyncio.to_thread(files.write_payload, path, payload, fs_group(pod))
+        if nested := nested_mounts(pod, volume["name"]):
+            await asyncio.to_thread(files.make_mount_points, path, nested)
         return path, min(refresh, default=None)
 
     async def _part(
@@ -199,7 +229,13 @@ class Volumes:
         await asyncio.to_thread(files.remove_tree, self._settings.pods_dir / uid)
 
     def mounts(
-        self, pod: Object, container: Mapping[str, Any], ready: Ready, env: Mapping[str, str]
+        self,
+        pod: Object,
+        container: Mapping[str, Any],
+        ready: Ready,
+        env: Mapping[str, str],
+        *,
+        features: Features,
     ) -> tuple[Mount, ...]:
         """
         Blocks (sub-paths are bound here).
@@ -233,7 +269,7 @@ class Volumes:
                     host_path=str(path),
                     readonly=readonly,
                     propagation=_PROPAGATION[wanted.get("mountPropagation") or "None"],
-                    recursive_read_only=wanted.get("recursiveReadOnly") == "Enabled",
+                    recursive_read_only=is_recursive_read_only(wanted, features),
                 )
             )
         return tuple(out)

@@ -211,6 +211,37 @@ async def test_a_changed_config_map_reaches_a_running_container(node: Node) -> N
     await node.phase("live", "Succeeded", 5)
 
 
+async def test_a_volume_may_be_mounted_within_one_that_is_read_only(node: Node) -> None:
+    node.api.put(CONFIG_MAPS, config_map("outer", {"own": "old"}))
+    node.api.put(CONFIG_MAPS, config_map("inner", {"more": "inner"}))
+    node.api.put(SECRETS, secret("deeper", {"k": "K"}))
+    volumes = [
+        {"name": "outer", "configMap": {"name": "outer"}},
+        {"name": "inner", "configMap": {"name": "inner"}},
+        {"name": "deeper", "secret": {"secretName": "deeper"}},
+        {"name": "absent", "configMap": {"name": "absent", "optional": True}},
+    ]
+    mounts = [
+        {"name": "outer", "mountPath": "/etc/app"},
+        {"name": "inner", "mountPath": "/etc/app/custom"},
+        {"name": "deeper", "mountPath": "/etc/app/custom/a/b"},
+        {"name": "absent", "mountPath": "/etc/app/none"},
+    ]
+    made = pod(
+        "nested",
+        "cat /etc/app/custom/more /etc/app/custom/a/b/k; ls /etc/app/none | wc -l; "
+        "until [ $(cat /etc/app/own) = new ]; do sleep 0.05; done; cat /etc/app/custom/more",
+        spec={"volumes": volumes, "restartPolicy": "Never"},
+        container={"volumeMounts": mounts},
+    )
+    node.api.put(PODS, made)
+    await node.ready("nested")
+    # The new content must leave the places of the other volumes alone.
+    node.api.put(CONFIG_MAPS, config_map("outer", {"own": "new", "other": "x"}))
+    await node.phase("nested", "Succeeded", 5)
+    assert node.log("nested").split() == ["innerK0", "inner"]
+
+
 async def test_memory_volumes_are_tmpfs_and_gone_after_the_pod(node: Node) -> None:
     volumes = [{"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]
     made = pod(

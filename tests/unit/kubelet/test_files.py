@@ -1,10 +1,10 @@
 """The files of volumes: switched over at once, and never outside of their volume."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
-from node.kubelet.files import File, write_payload
+from node.kubelet.files import File, make_mount_points, write_payload
 
 
 def payload(**files: str) -> dict[str, File]:
@@ -49,3 +49,13 @@ def test_files_have_their_mode(tmp_path: Path, mode: int) -> None:
     assert (tmp_path / "f").stat().st_mode & 0o777 == mode
     assert write_payload(tmp_path, {"f": File(b"", mode)}, None) is False
     assert write_payload(tmp_path, {"f": File(b"", 0o600)}, None) is True
+
+
+def test_places_for_other_volumes_stay_when_the_content_changes(tmp_path: Path) -> None:
+    write_payload(tmp_path, payload(a="1", b="2"), None)
+    make_mount_points(tmp_path, [PurePath("custom"), PurePath("x/y"), PurePath("a")])
+    assert (tmp_path / "a").read_text() == "1"
+    assert (tmp_path / "x" / "y").is_dir()
+    write_payload(tmp_path, payload(custom="of the same name"), None)
+    assert (tmp_path / "custom").is_dir()
+    assert not (tmp_path / "a").is_symlink()
