@@ -34,6 +34,7 @@ class Config:
     datastore_endpoint: str  # "": the embedded SQLite
     system_default_registry: str = ""  # host[:port] of the images of packaged components
     local_storage_path: str = ""  # of local-path volumes; "": below data_dir
+    cluster_dns_provider: str = "pinnace"  # or coredns
 
     @property
     def server_dir(self) -> Path:
@@ -73,4 +74,5 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         datastore_endpoint=settings["datastore-endpoint"],
         system_default_registry=settings["system-default-registry"].rstrip("/"),
         local_storage_path=settings["default-local-storage-path"],
+        cluster_dns_provider=settings["cluster-dns-provider"],
     )

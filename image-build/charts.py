@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "hello.yaml"
 STATIC = ROOT / "controlplane" / "deploy" / "static" / "charts"
-PACKAGED = ("traefik", "traefik-crd")
+PACKAGED = ("coredns", "traefik", "traefik-crd")
 
 _EXAMPLE = """\
 # A web page on the node's own address, installed by the Helm operator:

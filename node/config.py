@@ -37,6 +37,13 @@ class Config:
     system_default_registry: str
     network_policy: bool = True  # enforced by the operators of this node
     network_policy_fail: str = "closed"  # "closed" | "open"
+    cluster_dns_provider: str = "pinnace"  # or coredns
+    default_runtime: str = ""  # of pods without a RuntimeClass; "": runc
+
+    @property
+    def answers_dns(self) -> bool:
+        """The agent has the cluster DNS address; else whoever the Service kube-dns selects."""
+        return self.cluster_dns_provider == "pinnace" and "coredns" not in self.disable
 
     @property
     def agent_dir(self) -> Path:
@@ -100,4 +107,6 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         system_default_registry=settings["system-default-registry"],
         network_policy=not settings["disable-network-policy"],
         network_policy_fail=settings["network-policy-fail"],
+        cluster_dns_provider=settings["cluster-dns-provider"],
+        default_runtime=settings["default-runtime"],
     )

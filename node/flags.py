@@ -58,6 +58,11 @@ FLAGS: tuple[Flag, ...] = (
     _server("write-kubeconfig-mode", "0600", "its file mode"),
     _server("datastore-endpoint", "", "another datastore than the embedded SQLite"),
     Flag("disable", (), "packaged components and AddOns to leave out"),
+    Flag(
+        "cluster-dns-provider",
+        "pinnace",
+        "who answers cluster DNS: pinnace, within the agent, or coredns, in a pod",
+    ),
     Flag("disable-network-policy", False, "enforce no network policies"),
     Flag(
         "network-policy-fail",
@@ -73,6 +78,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("node-label", (), "label at the first registration: key=value"),
     Flag("node-taint", (), "taint at the first registration: key=value:Effect"),
     Flag("resolv-conf", "", "resolver configuration for pods; default: the machine's"),
+    Flag("default-runtime", "", "container runtime of pods without a class; default: runc"),
     Flag("pause-image", "pinnace.dev/pause:1", "image of the sandbox container"),
     Flag("system-default-registry", "", "registry of the system's own images"),
     Flag("kubelet-port", 10250, "port of the kubelet's API"),
@@ -90,7 +96,7 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
     """
     advertise-port agent-token agent-token-file airgap-extra-registry alsologtostderr cluster-init
     cluster-reset cluster-reset-restore-path container-runtime-endpoint datastore-cafile
-    datastore-certfile datastore-keyfile default-runtime disable-agent
+    datastore-certfile datastore-keyfile disable-agent
     disable-apiserver disable-apiserver-lb disable-cloud-controller disable-controller-manager
     disable-default-registry-endpoint disable-etcd disable-kube-proxy
     disable-scheduler docker egress-selector-mode embedded-registry

@@ -110,11 +110,11 @@ async def _work(
                     config,
                     cache,
                     nft,
-                    own_ips=frozenset({config.cluster_dns}),
+                    own_ips=frozenset({config.cluster_dns} if config.answers_dns else ()),
                     own_ports=config.own_ports,
                 ).run()
             ),
-            tasks.create_task(DnsServer(config, cache, custom_feed=cache).run()),
+            tasks.create_task(_cluster_dns(config, cache)),
             tasks.create_task(
                 KubeletServer(kubelet, runtime, now, authorizer=authorizer).run(
                     stop, config.agent_dir, "", config.kubelet_port
@@ -127,6 +127,15 @@ async def _work(
         await kubelet.run(stop)
         for task in running:
             task.cancel()
+
+
+async def _cluster_dns(config: Config, cache: Cache) -> None:
+    server = DnsServer(config, cache, custom_feed=cache)
+    if config.answers_dns:
+        await server.run()
+    else:
+        # As at an earlier start with another provider: the address must not lead here.
+        await server.cleanup()
 
 
 async def _announce(node: NodeAgent, ready: Callable[[], None]) -> None:

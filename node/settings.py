@@ -22,6 +22,10 @@ from node.flags import BY_NAME, BY_SHORT, FLAGS, NOT_SUPPORTED, Flag, defaults
 
 TRUE = frozenset({"true", "1", "yes", "on", ""})
 FALSE = frozenset({"false", "0", "no", "off"})
+CHOICES = {
+    "network-policy-fail": ("closed", "open"),
+    "cluster-dns-provider": ("pinnace", "coredns"),
+}
 
 
 class UsageError(Exception):
@@ -228,6 +232,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UsageError(f"--cluster-dns takes an IPv4 address: {err}") from err
     _check_ports(settings)
     _check_names(settings)
+    _check_choices(settings)
 
 
 def _check_ports(settings: Mapping[str, Any]) -> None:
@@ -258,11 +263,14 @@ def _check_names(settings: Mapping[str, Any]) -> None:
     for item in settings["node-taint"]:
         if not re.fullmatch(r"[^=:]+(=[^:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", item):
             raise UsageError(f"--node-taint takes key=value:Effect, not {item!r}")
-    if settings["network-policy-fail"] not in ("closed", "open"):
-        given = settings["network-policy-fail"]
-        raise UsageError(f"--network-policy-fail takes closed or open, not {given!r}")
     if settings["datastore-endpoint"]:
         raise UsageError("--datastore-endpoint is not supported yet: only the embedded SQLite is")
+
+
+def _check_choices(settings: Mapping[str, Any]) -> None:
+    for name, words in CHOICES.items():
+        if settings[name] not in words:
+            raise UsageError(f"--{name} takes {' or '.join(words)}, not {settings[name]!r}")
 
 
 def environment() -> Mapping[str, str]:

@@ -24,6 +24,7 @@ def make(certificate: str) -> Controller:
         primary=NAMESPACES,
         reads=frozenset({CONFIG_MAPS}),
         writes=frozenset({CONFIG_MAPS}),
+        shares=frozenset({CONFIG_MAPS}),
         reconcile=partial(_reconcile, certificate),
         keys_for=_keys_for,
     )

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.config import Config
+from node.settings import UsageError
 from node.supervise.base import Executed
+from node.supervise.runtimes import Installed, installed, tables
 
 UNUSED_PLUGINS = (
     "io.containerd.snapshotter.v1.aufs",
@@ -25,6 +27,7 @@ UNUSED_PLUGINS = (
 )
 SMALL = {"GOGC": "20", "GOMAXPROCS": "2"}
 CAP_SYS_RESOURCE = 24
+RUNC = "runc"
 CNI_FOLDERS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 
 
@@ -35,6 +38,7 @@ class Machine:
     cni_bin_dir: str
     systemd_cgroup: bool  # systemd owns the cgroup tree
     oom_scores: bool  # processes may be protected from the kernel's out-of-memory killer
+    runtimes: tuple[Installed, ...] = ()  # beside runc
 
 
 def look_at_machine() -> Machine:
@@ -43,6 +47,7 @@ def look_at_machine() -> Machine:
         cni_bin_dir=next(found, CNI_FOLDERS[0]),
         systemd_cgroup=Path("/run/systemd/system").is_dir(),
         oom_scores=_may_lower_oom_scores(),
+        runtimes=installed(),
     )
 
 
@@ -54,7 +59,7 @@ def _may_lower_oom_scores() -> bool:
 
 
 def configuration(config: Config, machine: Machine) -> str:
-    """containerd's config.toml."""
+    """containerd's config.toml. Raises :class:`UsageError` for a runtime that is not there."""
     unused = ", ".join(f'"{plugin}"' for plugin in UNUSED_PLUGINS)
     return f"""\
 # Written at each start of pinnace; changes here do not last.
@@ -86,16 +91,28 @@ disabled_plugins = [{unused}]
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "overlayfs"
   discard_unpacked_layers = true
+  default_runtime_name = "{_default_runtime(config, machine)}"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = {_boolean(machine.systemd_cgroup)}
-
+{tables(machine.runtimes, systemd_cgroup=machine.systemd_cgroup)}
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "{config.agent_dir / "etc" / "containerd" / "certs.d"}"
 """
+
+
+def _default_runtime(config: Config, machine: Machine) -> str:
+    """Of pods that name no class. Raises :class:`UsageError` where it is not installed."""
+    wanted = config.default_runtime or RUNC
+    found = [RUNC, *(runtime.name for runtime in machine.runtimes)]
+    if wanted not in found:
+        raise UsageError(
+            f"--default-runtime={wanted} is not installed; found here: {', '.join(found)}"
+        )
+    return wanted
 
 
 def _boolean(value: bool) -> str:

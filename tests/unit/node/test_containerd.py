@@ -1,14 +1,19 @@
 """containerd's configuration, and what of the machine it depends on."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+from controlplane.deploy.folder import PACKAGED
 from node import settings
 from node.config import Config, from_settings
+from node.settings import UsageError
 from node.supervise import containerd
 from node.supervise.containerd import Machine
+from node.supervise.runtimes import installed
 
 MACHINE = Machine(cni_bin_dir="/usr/lib/cni", systemd_cgroup=False, oom_scores=True)
 CRI = "io.containerd.grpc.v1.cri"
@@ -44,3 +49,37 @@ def test_an_unchanged_configuration_is_not_written_again(config: Config) -> None
     before = path.stat().st_mtime_ns
     assert containerd.service(config, "/usr/bin/containerd") == made
     assert path.stat().st_mtime_ns == before
+
+
+def test_runtimes_that_are_installed_are_told_to_containerd(config: Config) -> None:
+    programs = {
+        "nvidia-container-runtime": "/usr/bin/nvidia-container-runtime",
+        "containerd-shim-spin-v2": "/usr/local/bin/containerd-shim-spin-v2",
+    }
+    machine = replace(MACHINE, systemd_cgroup=True, runtimes=installed(programs.get))
+    read = tomllib.loads(containerd.configuration(config, machine))["plugins"][CRI]["containerd"]
+    assert set(read["runtimes"]) == {"runc", "nvidia", "spin"}
+    assert read["runtimes"]["nvidia"] == {
+        "runtime_type": "io.containerd.runc.v2",
+        "options": {"BinaryName": programs["nvidia-container-runtime"], "SystemdCgroup": True},
+    }
+    assert read["runtimes"]["spin"] == {
+        "runtime_type": "io.containerd.spin.v2",
+        "runtime_path": programs["containerd-shim-spin-v2"],
+    }
+    assert read["default_runtime_name"] == "runc"
+
+
+def test_every_packaged_class_can_be_found() -> None:
+    classes = yaml.safe_load_all((PACKAGED / "runtimes.yaml").read_text())
+    handlers = {(item["metadata"]["name"], item["handler"]) for item in classes}
+    assert handlers == {(r.name, r.name) for r in installed(lambda program: f"/bin/{program}")}
+
+
+def test_the_default_runtime_must_be_there(config: Config) -> None:
+    wanted = replace(config, default_runtime="crun")
+    with pytest.raises(UsageError, match=r"--default-runtime=crun is not installed.*: runc$"):
+        containerd.configuration(wanted, MACHINE)
+    machine = replace(MACHINE, runtimes=installed({"crun": "/usr/bin/crun"}.get))
+    read = tomllib.loads(containerd.configuration(wanted, machine))
+    assert read["plugins"][CRI]["containerd"]["default_runtime_name"] == "crun"
