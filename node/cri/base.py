@@ -285,11 +285,21 @@ class FsUsage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a runtime handler can do; an older runtime says nothing and can do nothing."""
+
+    recursive_read_only: bool = False
+    user_namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeStatus:
     runtime_ready: bool
     network_ready: bool
     message: str  # why not; "" when both are
     info: Mapping[str, str] = field(default_factory=dict)  # JSON texts, when verbose
+    handlers: Mapping[str, Features] = field(default_factory=dict)  # "": the default one
+    strict_groups: bool = False  # supplementalGroupsPolicy: Strict is done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

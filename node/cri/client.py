@@ -25,6 +25,7 @@ from node.cri.base import (
     ContainerStats,
     ContainerStatus,
     ExecResult,
+    Features,
     FsUsage,
     Image,
     NotFound,
@@ -142,6 +143,14 @@ class CriClient:
             network_ready="NetworkReady" in conditions and conditions["NetworkReady"].status,
             message=", ".join(broken),
             info=dict(answer.info),
+            handlers={
+                handler.name: Features(
+                    recursive_read_only=handler.features.recursive_read_only_mounts,
+                    user_namespaces=handler.features.user_namespaces,
+                )
+                for handler in answer.runtime_handlers
+            },
+            strict_groups=answer.features.supplemental_groups_policy,
         )
 
     async def cgroup_driver(self) -> str:

@@ -62,7 +62,7 @@ def _sysctls(pod: Object, _room: Room) -> Waiting | None:
     return None
 
 
-def _system(pod: Object, _room: Room) -> Waiting | None:
+def _system(pod: Object, room: Room) -> Waiting | None:
     named = (pod["metadata"].get("labels") or {}).get("kubernetes.io/os")
     if named not in (None, "linux"):
         text = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
@@ -70,7 +70,18 @@ def _system(pod: Object, _room: Room) -> Waiting | None:
     if (pod["spec"].get("os") or {}).get("name", "linux") != "linux":
         text = "Failed to admit pod as the OS field doesn't match node OS"
         return Waiting("PodOSNotSupported", text)
-    return None
+    return _groups(pod, room)
+
+
+def _groups(pod: Object, room: Room) -> Waiting | None:
+    security = pod["spec"].get("securityContext") or {}
+    if security.get("supplementalGroupsPolicy") != "Strict" or room.node is None:
+        return None
+    features = (room.node.get("status") or {}).get("features") or {}
+    if features.get("supplementalGroupsPolicy"):
+        return None
+    text = "SupplementalGroupsPolicy=Strict is not supported in this node"
+    return Waiting("SupplementalGroupsPolicyNotSupported", text)
 
 
 def _resources(pod: Object, room: Room) -> Waiting | None:

@@ -19,6 +19,7 @@ from controlplane.client.base import Object, Reads, Unreachable
 from controlplane.objects.errors import StatusError
 from node.cri.base import (
     ContainerConfig,
+    Features,
     Image,
     Mount,
     Runtime,
@@ -237,7 +238,11 @@ class Hands:
         values = env.build(
             pod, container, services=services, data=data, ips=view.ips, settings=parts.settings
         )
-        own = await asyncio.to_thread(parts.volumes.mounts, pod, container, ready, values)
+        handler = view.sandbox.runtime_handler if view.sandbox is not None else ""
+        features = parts.settings.handlers.get(handler, Features())
+        own = await asyncio.to_thread(
+            parts.volumes.mounts, pod, container, ready, values, features=features
+        )
         extra = await asyncio.to_thread(self._extra_mounts, step, pod, container, view)
         target = self._target(container, view)
         given = spec.Given(image=image, env=values, mounts=(*own, *extra), target=target)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from controlplane.client.base import Object
 from controlplane.objects.kinds import Resource
+from node.cri.base import Features
 
 PODS = Resource("", "v1", "pods", True)
 NODES = Resource("", "v1", "nodes", False)
@@ -53,6 +54,7 @@ class Settings:
     cgroup_v2: bool = False
     memory: int = 0  # bytes of the machine
     cpus: int = 1
+    handlers: Mapping[str, Features] = field(default_factory=dict)  # of the runtime, by name
     # What Downward API fields of limits fall back to.
     allocatable: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,6 +91,19 @@ class Recorder(Protocol):
 
 class ConfigError(Exception):
     """The pod asks for what is not there (yet) or not right: CreateContainerConfigError."""
+
+
+def is_recursive_read_only(mount: Mapping[str, Any], features: Features) -> bool:
+    """What a mount asks for and gets (KEP-3857); ``ValueError`` where it cannot be done."""
+    wanted, name = mount.get("recursiveReadOnly") or "Disabled", mount["name"]
+    if wanted == "Disabled":
+        return False
+    if wanted == "Enabled" and not features.recursive_read_only:
+        raise ValueError(
+            f'volume "{name}" requested recursive read-only mode, but it is not supported by the '
+            "runtime"
+        )
+    return features.recursive_read_only
 
 
 def uid_of(pod: Object) -> str:

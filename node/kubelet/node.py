@@ -165,6 +165,7 @@ class NodeAgent:
             "capacity": whole,
             "allocatable": facts.allocatable(whole),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
+            **(_features(runtime) if runtime is not None else {}),
             "conditions": self._conditions(runtime, error),
             **(self._described or {}),
         }
@@ -286,6 +287,23 @@ class NodeAgent:
             "spec": spec,
         }
         return await self._client.create(LEASES, body)
+
+
+def _features(runtime: RuntimeStatus) -> dict[str, Any]:
+    handlers = [
+        {
+            "name": name,
+            "features": {
+                "recursiveReadOnlyMounts": features.recursive_read_only,
+                "userNamespaces": features.user_namespaces,
+            },
+        }
+        for name, features in sorted(runtime.handlers.items())
+    ]
+    return {
+        "runtimeHandlers": handlers,
+        "features": {"supplementalGroupsPolicy": runtime.strict_groups},
+    }
 
 
 def _taint(text: str) -> dict[str, str]:

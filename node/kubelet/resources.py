@@ -109,12 +109,30 @@ def of_container(pod: Object, container: Mapping[str, Any], settings: Settings) 
     )
 
 
+def _overhead(pod: Object) -> Mapping[str, Any]:
+    """Of its runtime class, in the form of a container (KEP-688)."""
+    said = pod["spec"].get("overhead") or {}
+    return {"resources": {"requests": said, "limits": said}}
+
+
+def of_sandbox(pod: Object) -> tuple[Resources, Resources | None]:
+    """What a runtime that makes a machine for the pod has to give it, and keep for itself."""
+    bare = {**pod, "spec": {key: v for key, v in pod["spec"].items() if key != "overhead"}}
+    if not pod["spec"].get("overhead"):
+        return of_pod(bare), None
+    over = _overhead(pod)
+    cpu = amount(over, "limits", "cpu")
+    return of_pod(bare), Resources(
+        cpu_period=_PERIOD,
+        cpu_quota=quota(cpu),
+        cpu_shares=shares(cpu),
+        memory_limit=amount(over, "limits", "memory"),
+    )
+
+
 def of_pod(pod: Object) -> Resources:
     """The pod's own cgroup: requests add up; limits count only if every container has one."""
-    spec = pod["spec"]
-    overhead = {
-        "resources": {"requests": spec.get("overhead", {}), "limits": spec.get("overhead", {})}
-    }
+    overhead = _overhead(pod)
     return Resources(
         cpu_period=_PERIOD,
         cpu_shares=shares(_effective(pod, "requests", "cpu") + amount(overhead, "requests", "cpu")),

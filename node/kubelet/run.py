@@ -17,7 +17,14 @@ from controlplane.client.base import Change, Client, Feed, Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
 from node.config import Config
-from node.cri.base import Runtime, RuntimeFailure, RuntimeUnavailable, Sandbox, Unsupported
+from node.cri.base import (
+    Runtime,
+    RuntimeFailure,
+    RuntimeStatus,
+    RuntimeUnavailable,
+    Sandbox,
+    Unsupported,
+)
 from node.kubelet import admit, cgroups, evict, naming
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
@@ -147,7 +154,7 @@ class Kubelet:
 
     async def _settings(self) -> Settings:
         config = self._config
-        driver = await self._driver()
+        driver, status = await self._introduce()
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
         return Settings(
             node_name=config.node_name,
@@ -160,17 +167,18 @@ class Kubelet:
             cgroup_root=self._cgroup_root,
             cgroup_driver=driver,
             cgroup_v2=cgroups.is_v2(),
+            handlers=status.handlers,
             memory=pages * size,
             cpus=os.cpu_count() or 1,
             allocatable={"cpu": str(os.cpu_count() or 1), "memory": str(pages * size)},
         )
 
-    async def _driver(self) -> str:
-        """Waits for the runtime: nothing can be done without it."""
+    async def _introduce(self) -> tuple[str, RuntimeStatus]:
+        """The runtime's cgroup driver and abilities; waits: nothing can be done without it."""
         delay = _RECONNECT_FIRST
         while True:
             try:
-                return await self.runtime.cgroup_driver()
+                return await self.runtime.cgroup_driver(), await self.runtime.status()
             except RuntimeFailure as err:
                 self._set_runtime(str(err))
             await asyncio.sleep(delay)

@@ -167,8 +167,12 @@ def sandbox_config(
     machine: naming.ResolvConf,
     handler: str = "",
 ) -> SandboxConfig:
+    """Raise :class:`ConfigError` for what cannot be isolated as the pod asks."""
     meta, security = pod["metadata"], _security(pod)
     privileged = any(_context(c).get("privileged") for c in all_containers(pod))
+    if pod["spec"].get("hostUsers") is False:
+        raise ConfigError("Pinnace does not support user namespaces (hostUsers: false)")
+    whole, overhead = resources.of_sandbox(pod)
     return SandboxConfig(
         name=meta["name"],
         namespace=meta["namespace"],
@@ -187,6 +191,8 @@ def sandbox_config(
         run_as_user=security.get("runAsUser"),
         run_as_group=security.get("runAsGroup") if "runAsUser" in security else None,
         supplemental_groups=_groups(pod),
+        resources=whole,
+        overhead=overhead,
         runtime_handler=handler,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from controlplane.client.base import Object
 from controlplane.objects import meta
-from node.cri.base import ContainerState
+from node.cri.base import ContainerState, Features
 from node.kubelet import resources
 from node.kubelet.base import Settings, is_sidecar
 from node.kubelet.view import (
@@ -117,7 +117,10 @@ def _container(container: Mapping[str, Any], given: Inputs, *, init: bool) -> di
             "linux": {"uid": user[0], "gid": user[1], "supplementalGroups": list(user[2])}
         }
     if container.get("volumeMounts"):
-        out["volumeMounts"] = [_mounted(m) for m in container["volumeMounts"]]
+        sandbox = view.sandboxes[0] if view.sandboxes else None
+        handler = sandbox.runtime_handler if sandbox is not None else ""
+        features = given.settings.handlers.get(handler, Features())
+        out["volumeMounts"] = [_mounted(m, features) for m in container["volumeMounts"]]
     if not seen.running and name in given.waiting:
         _set_waiting(out, given.waiting[name], seen)
     elif status.state is ContainerState.CREATED:
@@ -143,10 +146,12 @@ def _allocated(container: Mapping[str, Any], seen: Seen, memory: Memory) -> dict
     return out
 
 
-def _mounted(mount: Mapping[str, Any]) -> dict[str, Any]:
+def _mounted(mount: Mapping[str, Any], features: Features) -> dict[str, Any]:
     out = {"name": mount["name"], "mountPath": mount["mountPath"]}
     if mount.get("readOnly"):
-        out |= {"readOnly": True, "recursiveReadOnly": mount.get("recursiveReadOnly") or "Disabled"}
+        wanted = mount.get("recursiveReadOnly") or "Disabled"
+        done = wanted != "Disabled" and features.recursive_read_only
+        out |= {"readOnly": True, "recursiveReadOnly": "Enabled" if done else "Disabled"}
     return out
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from node.cri.base import Features
 from node.host import mountinfo, mounts
 from node.kubelet.base import CLAIMS, PODS, VOLUMES
-from tests.host.kubelet.conftest import Node, pod
+from tests.host.kubelet.conftest import Node, pod, until
 
 pytestmark = pytest.mark.root
 
@@ -212,3 +213,25 @@ async def test_a_folder_made_for_a_sub_path_has_the_permissions_of_the_volume(
     node.api.put(PODS, made)
     await node.phase("nobody", "Succeeded")
     assert node.log("nobody") == "mine"
+
+
+async def test_a_runtime_that_cannot_mount_recursively_read_only_says_so(node: Node) -> None:
+    assert node.kubelet is not None
+    await until(lambda: node.kubelet is not None and not node.kubelet.runtime_error)
+    if node.kubelet.settings.handlers.get("", Features()).recursive_read_only:
+        pytest.skip("this containerd can")
+    volumes = [{"name": "e", "emptyDir": {}}]
+    mount = {"name": "e", "mountPath": "/e", "readOnly": True}
+    for name, wanted in (("must", "Enabled"), ("may", "IfPossible")):
+        mounts_ = [{**mount, "recursiveReadOnly": wanted}]
+        made = pod(name, spec={"volumes": volumes}, container={"volumeMounts": mounts_})
+        node.api.put(PODS, made)
+    status = await node.ready("may")
+    (shown,) = [m for m in status["containerStatuses"][0]["volumeMounts"] if m["mountPath"] == "/e"]
+    assert shown["recursiveReadOnly"] == "Disabled"
+    await node.api.until(
+        lambda: (
+            "not supported by the runtime"
+            in node.status("must")["containerStatuses"][0]["state"]["waiting"]["message"]
+        )
+    )
