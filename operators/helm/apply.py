@@ -22,12 +22,14 @@ from operators.helm.failures import Attempt
 from operators.helm.plan import Revision, Step
 from operators.helm.read import Reader
 from operators.helm.tell import Teller, path_of
-from operators.helm.wanted import Missing, Refused
+from operators.helm.wanted import Drift, Missing, Refused
 
 LOG = logging.getLogger(__name__)
 
 # A machine without a clock of its own may set it while something waits for a time of the day.
 LONGEST_SLEEP = 3600.0
+# Then the HelmChart goes all the same, as K3s lets it go after the first.
+UNINSTALL_ATTEMPTS = 5
 _VERBS = {Step.UPGRADE: "Upgrading", Step.REINSTALL: "Reinstalling"}
 # Errors that may come from what Helm keeps, not from the chart.
 _OF_RECORDS = frozenset({"StorageError", "ReleaseError", "NotFoundError", "UnknownError"})
@@ -167,9 +169,16 @@ class Charts:
             if found is None:
                 return 0.0
             release = found.release
+        release = replace(release, status=last.status)
+        asked = wanted.drift_of(look.chart)
+        if asked is None:
+            await self._tell_as_wanted(look, release)
+            return None
+        return await self._check(look, release, asked)
+
+    async def _tell_as_wanted(self, look: Look, release: Release) -> None:
         self._attempts.forget(look.key)
-        await self._tell_deployed(look, replace(release, status=last.status), look.history)
-        return await self._check(look)
+        await self._tell_deployed(look, release, look.history)
 
     async def _tell_deployed(
         self, look: Look, release: Release, history: Sequence[Revision]
@@ -184,23 +193,26 @@ class Charts:
         outcome = status.deployed(release)
         await self._teller.tell(look.chart, outcome, fields=fields, conditions=drift)
 
-    async def _check(self, look: Look) -> float | None:
-        asked, last = wanted.drift_of(look.chart), look.history[-1]
-        if asked is None:
-            return None
-        said = await self._checker.check(look.job.target, last.version, asked)
+    async def _check(self, look: Look, release: Release, asked: Drift) -> float | None:
+        said = await self._checker.check(look.job.target, release.revision, asked)
         before = status.condition(look.chart.get("status") or {}, "Drifted")
         await self._teller.tell(look.chart, None, conditions={"Drifted": said})
-        if said[0] != "True":
-            return asked.interval
-        if before.get("message") != said[2]:
+        drifted = said[0] == "True"
+        if drifted and before.get("message") != said[2]:
             await self._teller.event(look.chart, "Drifted", said[2], warning=True)
-        if asked.mode != "correct":
-            return asked.interval
-        again = await self._gate(look, Step.UPGRADE)
-        release = status.release_of(look.chart["status"])
-        if release and release.revision > last.version:
-            corrected = ("False", "Corrected", f"revision {release.revision} put right: {said[2]}")
+        if drifted and asked.mode == "correct":
+            return await self._correct(look, release, asked)
+        await self._tell_as_wanted(look, release)
+        return asked.interval
+
+    async def _correct(self, look: Look, release: Release, asked: Drift) -> float | None:
+        """By an upgrade to the same; forced, since whoever changed a field owns it now."""
+        forced = replace(look, job=replace(look.job, force_conflicts=True))
+        again = await self._gate(forced, Step.UPGRADE)
+        made = status.release_of(look.chart["status"])
+        if made and made.revision > release.revision:
+            found = status.condition(look.chart["status"], "Drifted")["message"]
+            corrected = ("False", "Corrected", f"revision {made.revision} put right: {found}")
             await self._teller.tell(look.chart, None, conditions={"Drifted": corrected})
             await self._teller.event(look.chart, "DriftCorrected", corrected[2])
         return again if again is not None else asked.interval
@@ -248,7 +260,7 @@ class Charts:
         await self._begin(look, step)
         labels = plan.labels(look.attempt.hash, look.history, step)
         try:
-            release = await self._perform(step, replace(look.job, labels=labels))
+            release = await self._perform(look, step, replace(look.job, labels=labels))
         except HelmError as err:
             again = await self._failed(look, err)
             return 0.0 if look.policy == "rollback" else again
@@ -267,11 +279,13 @@ class Charts:
             await self._teller.tell(look.chart, status.working(verb, f"{verb} the release"))
         await self._teller.event(look.chart, "ApplyJob", f"{verb} {wanted.origin_of(look.chart)}")
 
-    async def _perform(self, step: Step, job: Job) -> Release:
+    async def _perform(self, look: Look, step: Step, job: Job) -> Release:
         target = job.target
         if step is Step.REINSTALL:
             await records.converting(self._client, target, lambda: self._helm.uninstall(target))
         if step is Step.UPGRADE:
+            force = await records.may_force(self._client, job, look.history[-1].version)
+            job = replace(job, force_conflicts=force)
             return await records.converting(self._client, target, lambda: self._helm.upgrade(job))
         return await self._helm.install(job)
 
@@ -303,17 +317,28 @@ class Charts:
         step = plan.on_deletion(chart, namespace, look.history)
         if step is Step.IGNORE:
             return None
-        if step is Step.UNINSTALL:
-            if left := self._attempts.left(look):
-                return left
-            await self._teller.event(chart, "RemoveJob", f"Uninstalling the release {target.name}")
-            try:
-                await records.converting(self._client, target, lambda: self._helm.uninstall(target))
-            except HelmError as err:
-                return await self._failed(look, err)
+        if step is Step.UNINSTALL and (left := await self._uninstall(look)) is not None:
+            return left
         self._attempts.forget(key)
         finalizers = [name for name in chart["metadata"]["finalizers"] if name != plan.FINALIZER]
         await self._patch_finalizers(chart, finalizers)
+        return None
+
+    async def _uninstall(self, look: Look) -> float | None:
+        """None: the chart can go; else seconds until the next attempt."""
+        if left := self._attempts.left(look):
+            return left
+        chart, target = look.chart, look.job.target
+        await self._teller.event(chart, "RemoveJob", f"Uninstalling the release {target.name}")
+        try:
+            await records.converting(self._client, target, lambda: self._helm.uninstall(target))
+        except HelmError as err:
+            again = await self._failed(look, err)
+            failure = self._attempts.remembered(look.key, chart)
+            if failure and not failure.final and failure.count < UNINSTALL_ATTEMPTS:
+                return again
+            message = f"the release {target.name} is left as it is: {err}"
+            await self._teller.event(chart, "RemoveJob", message, warning=True)
         return None
 
     async def _adopt(self, chart: Object) -> None:

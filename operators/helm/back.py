@@ -42,6 +42,7 @@ class Back:
         good = plan.last_good(look.history)
         assert good is not None
         why, target = await self._why(look), look.job.target
+        force = await records.may_force(self._client, look.job, good.version)
         try:
             await records.converting(
                 self._client,
@@ -50,7 +51,7 @@ class Back:
                     target,
                     good.version,
                     server_side=look.job.server_side,
-                    force_conflicts=look.job.force_conflicts,
+                    force_conflicts=force,
                 ),
             )
         except HelmError as err:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from operators.client import ApiError, Client
 from operators.helm import removed
-from operators.helm.base import HelmError, Release, Target
+from operators.helm.base import HelmError, Job, Release, Target
 from operators.helm.plan import Revision, history_of
 
 Record = dict[str, Any]
@@ -31,6 +31,7 @@ class Unreadable(Exception):
 class Details:
     release: Release
     description: str  # what Helm said of it last
+    server_side: bool  # applied so
 
 
 async def history(client: Client, target: Target) -> Sequence[Revision]:
@@ -56,7 +57,24 @@ async def details(client: Client, target: Target, revision: int) -> Details | No
             app_version=str(chart.get("appVersion") or ""),
         ),
         description=str(info.get("description") or ""),
+        server_side=found.get("apply_method") == "ssa",
     )
+
+
+async def may_force(client: Client, job: Job, revision: int) -> bool:
+    """
+    Whether conflicts can be forced when Helm goes on from this revision.
+
+    Only server-side apply knows conflicts, and "auto" is how that revision was applied; Helm
+    fails where the two do not fit, when it has begun already.
+    """
+    if not job.force_conflicts or job.server_side != "auto":
+        return job.force_conflicts
+    try:
+        found = await details(client, job.target, revision)
+    except Unreadable:
+        return False
+    return found is not None and found.server_side
 
 
 async def mark_failed(client: Client, target: Target, revision: int, why: str) -> None:

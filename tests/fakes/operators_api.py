@@ -137,6 +137,7 @@ class FakeHelm:
     ) -> None:
         release = {
             "info": {"status": status, "description": f"{status} it is"},
+            "apply_method": "ssa",
             "chart": {"metadata": {"name": "hello", "version": "0.1.0", "appVersion": "1"}},
             **more,
         }

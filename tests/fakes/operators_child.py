@@ -11,11 +11,13 @@ def main(module: str, data: str, port: str, *flags: str) -> int:
         "server",
         [
             f"--data-dir={data}",
+            f"--run-dir={data}/run",
             f"--write-kubeconfig={data}/admin.yaml",
             f"--https-listen-port={port}",
             "--bind-address=127.0.0.1",
             "--node-ip=127.0.0.1",
             "--node-name=n1",
+            "--disable=traefik",
             *flags,
         ],
         {},

@@ -1,6 +1,8 @@
 """HelmCharts on a real control plane with the real Helm library."""
 
 import base64
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +15,8 @@ import pytest
 import yaml
 
 from charts import pack
+from operators.helm import records
+from tests.charts.packing import written
 from tests.fakes.operators_cluster import ROOT, Cluster, condition, new_cluster
 
 pytestmark = pytest.mark.root
@@ -210,3 +214,173 @@ def test_charts_are_served_again_when_the_api_server_comes_back(cluster: Cluster
     cluster.start("controlplane.run")
     cluster.create(CHARTS, hello("later"))
     cluster.until(CHARTS, "later", ready_at(1))
+
+
+CHECK = "helm.pinnace.dev/check"
+
+
+def pair(tmp_path: Path) -> str:
+    """A page that is there at once, and on demand a pod that no node runs, so it is never ready."""
+    files = {
+        "Chart.yaml": "apiVersion: v2\nname: pair\nversion: 1.0.0\nappVersion: '7'\n",
+        "values.yaml": "message: default\npod: false\n",
+        "templates/page.yaml": (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}'}\n"
+            "data: {message: '{{ .Values.message }}'}\n"
+        ),
+        "templates/budget.yaml": (
+            "apiVersion: policy/v1\nkind: PodDisruptionBudget\n"
+            "metadata: {name: '{{ .Release.Name }}'}\n"
+            "spec: {maxUnavailable: 1, selector: {matchLabels: {a: b}}}\n"
+        ),
+        "templates/pod.yaml": (
+            "{{ if .Values.pod }}\napiVersion: v1\nkind: Pod\n"
+            "metadata: {name: '{{ .Release.Name }}'}\n"
+            "spec: {containers: [{name: a, image: a}]}\n{{ end }}\n"
+        ),
+    }
+    return base64.b64encode(written(tmp_path, files)).decode()
+
+
+def told_of(revision: int) -> Any:
+    return lambda chart: (chart["status"].get("release") or {}).get("revision") == revision
+
+
+def failed_by(reason: str) -> Any:
+    def holds(chart: Any) -> bool:
+        failed = condition(chart, "Failed")
+        return (failed.get("status"), failed.get("reason")) == ("True", reason)
+
+    return holds
+
+
+def message_of(cluster: Cluster, release: str) -> str:
+    message: str = cluster.get(f"{PAGES}/{release}")["data"]["message"]
+    return message
+
+
+def test_what_does_not_come_up_is_rolled_back(cluster: Cluster, tmp_path: Path) -> None:
+    spec = {"chartContent": pair(tmp_path), "failurePolicy": "rollback", "timeout": "3s"}
+    cluster.create(CHARTS, hello("back", **spec, values={"message": "one"}))
+    cluster.until(CHARTS, "back", ready_at(1))
+    cluster.merge(f"{CHARTS}/back", {"spec": {"values": {"message": "two", "pod": True}}})
+    chart = cluster.until(CHARTS, "back", told_of(3))
+
+    assert condition(chart, "Ready")["status"] == "False"
+    assert condition(chart, "Failed")["reason"] == "RolledBack"
+    assert condition(chart, "Failed")["message"].endswith("; rolled back to revision 1")
+    assert revisions(cluster, "back") == {"1": "superseded", "2": "failed", "3": "deployed"}
+    assert message_of(cluster, "back") == "one"
+    assert "back" not in cluster.names("/api/v1/namespaces/default/pods")
+
+    cluster.merge(f"{CHARTS}/back", {"spec": {"values": {"message": "three", "pod": False}}})
+    cluster.until(CHARTS, "back", ready_at(4, generation=3))
+    # Values that are gone are the chart's own again.
+    cluster.merge(f"{CHARTS}/back", {"spec": {"values": None}})
+    cluster.until(CHARTS, "back", ready_at(5, generation=4))
+    assert message_of(cluster, "back") == "default"
+
+
+def test_drift_is_told_and_put_right(cluster: Cluster, tmp_path: Path) -> None:
+    spec = {"chartContent": pair(tmp_path), "driftDetection": {"mode": "detect"}}
+    cluster.create(CHARTS, hello("drift", **spec))
+    made = cluster.until(CHARTS, "drift", ready_at(1))
+    page = cluster.merge(f"{PAGES}/drift", {"data": {"message": "changed", "more": "is fine"}})
+    assert {entry["manager"] for entry in page["metadata"]["managedFields"]} >= {"helm"}
+    cluster.merge(f"{CHARTS}/drift", {"metadata": {"annotations": {CHECK: "1"}}})
+    chart = cluster.until(
+        CHARTS, "drift", lambda c: condition(c, "Drifted").get("status") == "True"
+    )
+    assert condition(chart, "Drifted")["message"] == "ConfigMap drift: /data/message"
+    assert chart["status"]["release"] == made["status"]["release"]
+
+    cluster.delete("/apis/policy/v1/namespaces/default/poddisruptionbudgets/drift")
+    cluster.merge(f"{CHARTS}/drift", {"spec": {"driftDetection": {"mode": "correct"}}})
+    chart = cluster.until(
+        CHARTS, "drift", lambda c: condition(c, "Drifted").get("reason") == "Corrected"
+    )
+    assert "PodDisruptionBudget drift: missing" in condition(chart, "Drifted")["message"]
+    assert cluster.get(f"{PAGES}/drift")["data"] == {"message": "default", "more": "is fine"}
+    assert "drift" in cluster.names("/apis/policy/v1/namespaces/default/poddisruptionbudgets")
+
+
+def test_a_lost_record_is_made_again_over_what_is_there(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create(CHARTS, hello("lost", chartContent=pair(tmp_path), driver="configmap"))
+    cluster.until(CHARTS, "lost", ready_at(1))
+    before = cluster.get(f"{PAGES}/lost")["metadata"]["uid"]
+    record = "sh.helm.release.v1.lost.v1"
+    assert record in cluster.names(PAGES)
+    assert revisions(cluster, "lost") == {}
+    cluster.delete(f"{PAGES}/{record}")
+    cluster.merge(f"{CHARTS}/lost", {"metadata": {"annotations": {CHECK: "1"}}})
+    cluster.until(
+        PAGES, record, lambda r: r is not None and r["metadata"]["labels"]["status"] == "deployed"
+    )
+    assert cluster.get(f"{PAGES}/lost")["metadata"]["uid"] == before
+
+    # One that no Helm wrote stands in the way of the next revision.
+    label = {"owner": "helm", "name": "lost", "version": "2", "status": "pending-upgrade"}
+    cluster.create(
+        PAGES,
+        {
+            "metadata": {"name": "sh.helm.release.v1.lost.v2", "labels": label},
+            "data": {"release": "?"},
+        },
+    )
+    cluster.merge(f"{CHARTS}/lost", {"spec": {"values": {"message": "next"}, "timeout": "1s"}})
+    cluster.until(CHARTS, "lost", ready_at(2, generation=2))
+    assert message_of(cluster, "lost") == "next"
+
+
+def test_a_release_with_objects_of_removed_versions_is_upgraded(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create(CHARTS, hello("old", chartContent=pair(tmp_path)))
+    cluster.until(CHARTS, "old", ready_at(1))
+    path = f"{SECRETS}/sh.helm.release.v1.old.v1"
+    record = cluster.get(path)
+    release = records.decode(record, "secret")
+    release["manifest"] = release["manifest"].replace("policy/v1", "policy/v1beta1")
+    data = base64.b64encode(gzip.compress(json.dumps(release).encode()))
+    cluster.merge(path, {"data": {"release": base64.b64encode(data).decode()}})
+    cluster.merge(f"{CHARTS}/old", {"spec": {"values": {"message": "next"}}})
+    cluster.until(CHARTS, "old", ready_at(2, generation=2))
+    assert message_of(cluster, "old") == "next"
+    assert revisions(cluster, "old") == {"1": "superseded", "2": "deployed"}
+
+
+def test_charts_wait_for_others_and_for_whoever_suspended_them(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    content = pair(tmp_path)
+    depends = [{"name": "first"}]
+    cluster.create(CHARTS, hello("second", chartContent=content, dependsOn=depends))
+    waits = cluster.until(
+        CHARTS, "second", lambda c: condition(c, "Ready").get("reason") == "DependencyNotReady"
+    )
+    assert "kube-system/first is not there" in condition(waits, "Ready")["message"]
+    cluster.create(CHARTS, hello("first", chartContent=content, suspend=True))
+    cluster.until(CHARTS, "first", lambda c: condition(c, "Suspended").get("status") == "True")
+    assert revisions(cluster, "first") == {}
+    cluster.merge(f"{CHARTS}/first", {"spec": {"suspend": False}})
+    cluster.until(CHARTS, "second", ready_at(1))
+    assert revisions(cluster, "first") == {"1": "deployed"}
+    cluster.merge(
+        f"{CHARTS}/first", {"spec": {"dependsOn": [{"name": "second"}], "values": {"message": "x"}}}
+    )
+    cluster.until(CHARTS, "first", ready_at(2, generation=3))
+    # Each was ready when the other changed; now both have.
+    cluster.merge(f"{CHARTS}/second", {"spec": {"suspend": True}})
+    cluster.merge(f"{CHARTS}/first", {"spec": {"values": {"message": "y"}}})
+    cluster.until(CHARTS, "first", failed_by("DependencyCycle"))
+
+
+def test_what_a_killed_process_left_behind_is_removed(cluster: Cluster) -> None:
+    folder = cluster.data / "run" / "helm"
+    (folder / "helm-left").mkdir()
+    (folder / "helm-left" / "key.pem").write_text("secret")
+    cluster.kill(OPERATORS)
+    cluster.start(OPERATORS)
+    cluster.create(CHARTS, hello("tidy", helmVersion="v2"))
+    cluster.until(CHARTS, "tidy", failed_by("Unsupported version"))
+    assert list(folder.iterdir()) == []

@@ -231,3 +231,31 @@ async def test_an_uninstall_that_fails_comes_again_later(world: World) -> None:
     assert await world.look() is None
     assert world.helm.calls == ["install", "uninstall", "uninstall"]
     assert world.api.objects[PATH]["metadata"]["finalizers"] == []
+
+
+async def test_an_uninstall_that_always_fails_keeps_the_chart_for_a_while_only(
+    world: World,
+) -> None:
+    world.put()
+    await world.look()
+    world.api.objects[PATH]["metadata"]["deletionTimestamp"] = "now"
+    world.helm.failures = [HelmError("UninstallError", "stuck")] * 9
+    while again := await world.look():
+        world.seconds += again
+    assert world.helm.calls == ["install", *["uninstall"] * 5]
+    assert world.api.objects[PATH]["metadata"]["finalizers"] == []
+    assert world.condition("Failed")["message"] == "stuck"
+    assert world.revisions() == {"1": "deployed"}
+
+
+@pytest.mark.parametrize(
+    ("server_side", "applied", "expected"),
+    [("auto", "ssa", True), ("auto", "csa", False), ("auto", "", False), ("true", "csa", True)],
+)
+async def test_conflicts_are_forced_only_where_there_can_be_some(
+    world: World, server_side: str, applied: str, expected: bool
+) -> None:
+    world.put(forceConflicts=True, serverSide=server_side)
+    world.helm.put(TARGET, 1, "deployed", {}, apply_method=applied)
+    await world.look()
+    assert world.helm.jobs[-1].force_conflicts is expected

@@ -205,3 +205,33 @@ async def test_drift_that_nobody_can_tell_is_unknown(world: World) -> None:
     assert await world.settle() is None
     assert world.condition("Drifted")["status"] == "Unknown"
     assert world.helm.calls == ["install"]
+
+
+async def test_a_correction_that_fails_comes_again_later_each_time(world: World) -> None:
+    world.put(driftDetection={"mode": "correct"})
+    await world.settle()
+    world.checker.said = [DRIFT] * 9
+    world.helm.failures = [HelmError("RepoError", "no network")] * 2
+    assert await world.settle() == 10.0
+    assert world.ready == ("False", "RepoError")
+    assert world.helm.jobs[-1].force_conflicts
+    world.seconds += 5.0
+    assert await world.settle() == 5.0
+    world.seconds += 5.0
+    assert await world.settle() == 20.0
+    world.seconds += 20.0
+    assert await world.settle() is None
+    assert world.helm.calls == ["install", *["upgrade"] * 3]
+    assert world.ready == ("True", "Deployed")
+
+
+async def test_drift_that_went_by_itself_leaves_no_failure(world: World) -> None:
+    world.put(driftDetection={"mode": "correct"})
+    await world.settle()
+    world.checker.said = [DRIFT]
+    world.helm.failures = [HelmError("RepoError", "no network")]
+    await world.settle()
+    assert world.ready == ("False", "RepoError")
+    assert await world.settle() is None
+    assert world.ready == ("True", "Deployed")
+    assert world.status["failure"] is None
