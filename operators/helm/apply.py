@@ -128,7 +128,9 @@ class Charts:
             timeout=job.target.timeout,
             now=self._now().timestamp(),
             waited=self._attempts.waited(key, look.history),
-            memory=failures.memory_of(look.failure, look.attempt),
+            memory=failures.memory_of(
+                look.failure, look.attempt, rolling_back=Back.has_begun(chart)
+            ),
         )
         return look, step
 
@@ -222,8 +224,7 @@ class Charts:
         if last.ours:
             # Written down before it is mended, so that no interruption goes uncounted.
             said = HelmError(failures.INTERRUPTED, f"revision {last.version} was {_INTERRUPTED}")
-            begun = f"{last.version}/{last.modified_at}"
-            await self._attempts.failed(look, said, revision=begun)
+            await self._attempts.failed(look, said, revision=f"{last.version}/{last.uid}")
         await records.mark_failed(self._client, look.job.target, last.version, _INTERRUPTED)
         return 0.0
 

@@ -6,7 +6,7 @@ it from being tried again. After a first install there is nothing to go back to,
 what it left is uninstalled, and only the status of the HelmChart remembers it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from operators.helm.attempts import Attempts, Look
 from operators.helm.base import Helm, HelmError
 from operators.helm.tell import Teller
 
-REASON, FAILED = "RolledBack", "RollbackFailed"
+REASON, FAILED, BEGUN = "RolledBack", "RollbackFailed", "RollingBack"
 Fail = Callable[[Look, HelmError], Awaitable[float | None]]
 
 
@@ -43,6 +43,8 @@ class Back:
         assert good is not None
         why, target = await self._why(look), look.job.target
         force = await records.may_force(self._client, look.job, good.version)
+        # So that whoever finds it half way knows that nobody else is at work.
+        await self._teller.tell(look.chart, status.failure(BEGUN, why))
         try:
             await records.converting(
                 self._client,
@@ -95,6 +97,10 @@ class Back:
             fields["release"] = status.release(release, target)
         fields["history"] = status.history(look.history, old.get("history") or (), release)
         await self._teller.tell(chart, status.failure(REASON, message), fields=fields)
+
+    @staticmethod
+    def has_begun(chart: Mapping[str, Any]) -> bool:
+        return status.condition(chart.get("status") or {}, "Failed").get("reason") == BEGUN
 
     def _told(self, look: Look) -> str:
         said = status.condition(look.chart.get("status") or {}, "Failed")

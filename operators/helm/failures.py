@@ -41,7 +41,7 @@ class Failure:
     message: str
     final: bool  # not to be tried again
     retry_at: float  # of the clock of the process
-    revision: str = ""  # the one that was interrupted, and when it was begun
+    revision: str = ""  # the one that was interrupted, and the uid of its record
 
 
 def delay(count: int) -> float:
@@ -90,14 +90,15 @@ def _pause(count: int, reason: str) -> float:
     return delay(count)
 
 
-def memory_of(failure: Failure | None, attempt: Attempt) -> Memory:
+def memory_of(failure: Failure | None, attempt: Attempt, *, rolling_back: bool = False) -> Memory:
     if failure is None or failure.attempt.hash != attempt.hash:
-        return Memory()
+        return Memory(rolling_back=rolling_back)
     if failure.attempt.generation != attempt.generation:
-        return Memory(touched=True)
+        return Memory(touched=True, rolling_back=rolling_back)
     return Memory(
         interrupted=failure.count if failure.reason == INTERRUPTED else 0,
         given_up=failure.final and failure.attempt == attempt,
+        rolling_back=rolling_back,
     )
 
 

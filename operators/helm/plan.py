@@ -56,6 +56,7 @@ class Revision:
     hash: str  # "": made by somebody else
     recorded: int  # the number that we gave it; 0: made by somebody else
     modified_at: int  # seconds since 1970
+    uid: str = ""  # of its record: a revision of the same number may come after it
 
     @property
     def ours(self) -> bool:
@@ -69,6 +70,7 @@ class Memory:
     interrupted: int = 0  # how often in a row one was cut short
     given_up: bool = False
     touched: bool = False  # the chart was changed since, if not in what shapes the release
+    rolling_back: bool = False  # we began to; Helm gives the revision the labels of another
 
 
 NOTHING_KNOWN = Memory()
@@ -101,6 +103,7 @@ def history_of(records: Sequence[Object]) -> tuple[Revision, ...]:
                 hash=label.get(HASH_LABEL, ""),
                 recorded=int(recorded) if recorded.isdecimal() else 0,
                 modified_at=int(modified) if modified.isdecimal() else 0,
+                uid=str(metadata.get("uid") or ""),
             )
             found.append(revision)
     return tuple(sorted(found, key=lambda revision: revision.version))
@@ -156,8 +159,9 @@ def decide(
             return _as_recorded(history, memory)
         case status if status.startswith("pending-"):
             # The clock of the machine may have been wrong when the record was written.
-            abandoned = last.ours or now - last.modified_at > timeout or waited >= timeout
-            return Step.HEAL if abandoned else Step.WAIT
+            abandoned = now - last.modified_at > timeout or waited >= timeout
+            ours = last.ours or (memory.rolling_back and status == "pending-rollback")
+            return Step.HEAL if ours or abandoned else Step.WAIT
         case _:
             return Step.UPGRADE
 

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -83,6 +84,14 @@ def _selected(found: Object, query: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in wanted)
 
 
+def _reason(failure: Exception) -> str:
+    return failure.reason if isinstance(failure, HelmError) else type(failure).__name__
+
+
+class Died(Exception):
+    """The process that ran Helm, and the one that waits for it, are no more."""
+
+
 class FakeHelm:
     """
     Keeps its records in ``api`` as Helm does; ``failures`` are raised first, in order.
@@ -92,8 +101,9 @@ class FakeHelm:
 
     def __init__(self, api: FakeApi) -> None:
         self.calls: list[str] = []
-        self.failures: list[HelmError] = []
+        self.failures: list[HelmError | Died] = []
         self.jobs: list[Job] = []
+        self._uids = itertools.count()
         self._api = api
 
     async def install(self, job: Job) -> Release:
@@ -112,13 +122,16 @@ class FakeHelm:
         if not failed:
             self._supersede(target)
         labels = found["metadata"]["labels"] | {"version": str(last + 1)}
-        self.put(target, last + 1, "failed" if failed else "deployed", labels)
+        status = "failed" if failed else "deployed"
+        if isinstance(failed, Died):
+            status = "pending-rollback"
+        self.put(target, last + 1, status, labels)
         if failed:
             raise failed
 
     async def uninstall(self, target: Target) -> None:
         self.calls.append("uninstall")
-        if self.failures and self.failures[0].reason == "UninstallError":
+        if self.failures and _reason(self.failures[0]) == "UninstallError":
             raise self.failures.pop(0)
         for path in [path for path in self._api.objects if f".v1.{target.name}.v" in path]:
             del self._api.objects[path]
@@ -145,7 +158,7 @@ class FakeHelm:
         label = {"owner": "helm", "name": target.name, "version": str(revision)}
         label |= {**labels, "status": status}
         self._api.objects[self.path(target, revision)] = {
-            "metadata": {"labels": label},
+            "metadata": {"labels": label, "uid": str(next(self._uids))},
             "data": {
                 "release": (base64.b64encode(data) if target.driver == "secret" else data).decode()
             },
@@ -172,13 +185,13 @@ class FakeHelm:
         self.calls.append(action)
         self.jobs.append(job)
         failed = self.failures.pop(0) if self.failures else None
-        if failed and failed.reason == "RepoError":
+        if failed and _reason(failed) == "RepoError":
             raise failed
         if not failed:
             self._supersede(job.target)
         revision = int(dict(job.labels)["pinnace.dev/helm-revision"])
         status = "failed" if failed else "deployed"
-        if failed and failed.reason == "WorkerDied":
+        if failed and _reason(failed) in {"WorkerDied", "Died"}:
             status = f"pending-{action}"
         self.put(job.target, revision, status, dict(job.labels))
         if failed:

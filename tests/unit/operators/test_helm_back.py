@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from operators.helm.base import HelmError
+from tests.fakes.operators_api import Died
 from tests.fakes.operators_helm import PATH, SECRETS, TARGET, World
 
 
@@ -287,3 +288,51 @@ async def test_objects_of_removed_versions_are_named_anew(world: World) -> None:
     await world.settle()
     assert world.api.objects[path]["data"]["release"] != before
     assert world.helm.calls == ["install", "upgrade", "upgrade"]
+
+
+async def test_a_rollback_of_ours_that_was_interrupted_is_begun_again_at_once(
+    world: World,
+) -> None:
+    world.put(failurePolicy="rollback")
+    await world.settle()
+    world.put(values={"bad": True})
+    world.helm.failures = [bad(), Died()]
+    with pytest.raises(Died):
+        await world.settle()
+    world.restart()
+    assert world.revisions()["3"] == "pending-rollback"
+    assert await world.settle() is None
+    assert world.helm.calls == ["install", "upgrade", "rollback 1", "rollback 1"]
+    assert world.ready == ("False", "RolledBack")
+    assert world.condition("Failed")["message"] == "not ready; rolled back to revision 1"
+
+
+@pytest.mark.parametrize("policy", ["reinstall", "retry", "rollback"])
+async def test_a_machine_that_stops_in_an_upgrade_goes_on_with_it(
+    world: World, policy: str
+) -> None:
+    world.put(failurePolicy=policy)
+    await world.settle()
+    world.put(values={"next": True})
+    world.helm.failures = [Died()]
+    with pytest.raises(Died):
+        await world.settle()
+    world.restart()
+    assert await world.settle() is None
+    assert world.helm.calls == ["install", "upgrade", "upgrade"]
+    assert world.ready == ("True", "Deployed")
+
+
+async def test_a_chart_that_stops_the_machine_each_time_is_given_up_for_longer_and_longer(
+    world: World,
+) -> None:
+    world.put()
+    world.helm.failures = [Died() for _ in range(50)]
+    for _ in range(50):
+        try:
+            world.seconds += await world.settle() or 0.0
+        except Died:
+            world.seconds += 5.0
+            world.restart()
+    # Not once at each start of the machine.
+    assert world.seconds > 3600
