@@ -4,21 +4,21 @@ Writes what differs: addresses and conditions of Services, and the DaemonSets th
 One write that fails does not keep the others from being done; the look that had it comes again.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from operators import events
 from operators.client import ApiError, Client
-from operators.servicelb import daemonset, listeners, plan
-from operators.servicelb.claims import Claim, PortKey
+from operators.servicelb import daemonset, plan
+from operators.servicelb.claims import PortKey, Shadow
 from operators.servicelb.daemonset import Wanted
+from operators.servicelb.decide import Deciding
 from operators.servicelb.facts import PORTS_CONDITION, SPEC_CONDITION, Service
 from operators.servicelb.known import Known
-from operators.servicelb.plan import Change, Plan, World
+from operators.servicelb.plan import Change
 
 LOG = logging.getLogger(__name__)
 EVERYTHING = "all"  # the one key: a port that one Service frees may be another's
@@ -26,100 +26,6 @@ AGAIN_SECONDS = 60.0  # until the next look at a program that has a wanted port
 STALE_SECONDS = 0.5  # until the watch has told what somebody else wrote in between
 NO_NODES = "There are no available nodes for LoadBalancer"
 _REFUSED = frozenset({400, 403, 422})
-
-
-class Deciding(Protocol):
-    manager: str  # by which our writes are known again
-
-    async def decide(self) -> Plan: ...
-
-
-class Native:
-    """The nodes forward themselves. ``here``: the node of this process, "" for none."""
-
-    manager = "pinnace-servicelb"
-
-    def __init__(self, known: Known, here: str) -> None:
-        self._known = known
-        self._here = here
-        self._held: Mapping[Claim, str] | None = None
-
-    async def decide(self) -> Plan:
-        world = world_of(self._known, here=self._here)
-        wanted = plan.newcomers(world, self._held)
-        if wanted:
-            found = await asyncio.to_thread(listeners.owners, wanted, self._addresses())
-            world = world_of(self._known, here=self._here, listening=found)
-        decided = plan.native(world, self._held)
-        self._held = decided.held
-        return decided
-
-    def _addresses(self) -> list[str]:
-        node = self._known.nodes.get(self._here)
-        return [str(address) for address in node.addresses] if node else []
-
-
-class Forwarded:
-    """Pods forward."""
-
-    manager = "pinnace-servicelb-pods"
-
-    def __init__(self, known: Known, *, namespace: str, image: str) -> None:
-        self._known = known
-        self._namespace = namespace
-        self._image = image
-
-    async def decide(self) -> Plan:
-        return plan.forwarded(
-            world_of(self._known),
-            self._known.daemonsets,
-            namespace=self._namespace,
-            image=self._image,
-        )
-
-
-class Withdrawn:
-    """
-    Disabled: takes back what was given, once, and gives nothing.
-
-    What comes later is another controller's, whatever it looks like.
-    """
-
-    def __init__(self, known: Known, manager: str) -> None:
-        self.manager = manager
-        self._known = known
-        self._services: frozenset[str] | None = None  # by uid: there when this began
-        self._daemonsets: frozenset[str] = frozenset()
-
-    async def decide(self) -> Plan:
-        services = self._known.services.values()
-        if self._services is None:
-            self._services = frozenset(service.uid for service in services)
-            self._daemonsets = frozenset(self._known.daemonsets)
-        old = [service for service in services if service.uid in self._services]
-        self._services = frozenset(service.uid for service in old if service.given)
-        obsolete = sorted(self._daemonsets & self._known.daemonsets.keys())
-        return Plan(changes=plan.withdrawals(old), held={}, obsolete=obsolete)
-
-
-def world_of(
-    known: Known, *, here: str = "", listening: Mapping[PortKey, str] | None = None
-) -> World:
-    local: dict[str, frozenset[str]] = {}
-    api_servers: frozenset[Any] = frozenset()
-    for service, nodes, servers in known.slices.values():
-        local[service] = local.get(service, frozenset()) | nodes
-        api_servers |= servers
-    return World(
-        services=list(known.services.values()),
-        nodes=list(known.nodes.values()),
-        local=local,
-        pods=list(known.pods.values()),
-        api_servers=api_servers,
-        node_ports={port: key for key, ports in known.node_ports.items() for port in ports},
-        listeners=listening or {},
-        here=here,
-    )
 
 
 class Balancer:
@@ -142,6 +48,7 @@ class Balancer:
         self._deciding = deciding
         self._namespace = namespace
         self._now = now
+        self._warned: set[tuple[str, str, PortKey]] = set()  # pods that are in a Service's shadow
         self._stale = 0.0  # seconds that the last look waited for the watch
         self._told: dict[str, str] = {}  # Service → why the API refused
         self._founded = False  # namespace and service account are there
@@ -149,6 +56,7 @@ class Balancer:
     async def reconcile(self, _key: str) -> float | None:
         """Raises the last error of those that writes ended with, once all were tried."""
         decided = await self._deciding.decide()
+        await self._warn(decided.shadows)
         for key in self._told.keys() - self._known.services.keys():
             del self._told[key]
         failed: ApiError | None = None
@@ -256,20 +164,26 @@ class Balancer:
             message = f"Error syncing load balancer: {why}"
             await self._tell(service, "SyncLoadBalancerFailed", message, warning=True)
 
+    async def _warn(self, shadows: Iterable[Shadow]) -> None:
+        """Pods whose host port reaches a Service instead: each is told once."""
+        fresh = {(shadow.pod.uid, shadow.service, shadow.port): shadow for shadow in shadows}
+        for key in fresh.keys() - self._warned:
+            shadow = fresh[key]
+            protocol, number = shadow.port
+            message = f"Service {shadow.service} has {protocol} {number} on {shadow.node}"
+            about = _about("Pod", shadow.pod.key, shadow.pod.uid)
+            await self._event(about, "HostPortConflict", message, warning=True)
+        self._warned = set(fresh)
+
     async def _tell(
         self, service: Service, reason: str, message: str, *, warning: bool = False
     ) -> None:
-        namespace, _, name = service.key.partition("/")
-        about = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "name": name,
-                "namespace": namespace,
-                "uid": service.uid,
-                "resourceVersion": service.resource_version,
-            },
-        }
+        about = _about("Service", service.key, service.uid, service.resource_version)
+        await self._event(about, reason, message, warning=warning)
+
+    async def _event(
+        self, about: Mapping[str, Any], reason: str, message: str, *, warning: bool
+    ) -> None:
         told = events.event(
             about, warning=warning, reason=reason, message=message, now=self._stamp()
         )
@@ -285,6 +199,12 @@ class Balancer:
 def _path(service: Service) -> str:
     namespace, _, name = service.key.partition("/")
     return f"/api/v1/namespaces/{namespace}/services/{name}"
+
+
+def _about(kind: str, key: str, uid: str, version: str = "") -> dict[str, Any]:
+    namespace, _, name = key.partition("/")
+    metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata}
 
 
 def _news(change: Change) -> Iterator[tuple[bool, str, str]]:

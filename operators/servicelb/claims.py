@@ -20,6 +20,15 @@ PortKey = tuple[str, int]  # (protocol, port)
 _SHOWN = 4  # nodes that a message names
 
 
+class Shadow(NamedTuple):
+    """A pod with a host port that a Service had before it."""
+
+    pod: Pod
+    port: PortKey
+    node: str
+    service: str
+
+
 class Refusal(NamedTuple):
     node: str
     port: PortKey
@@ -32,7 +41,7 @@ class Rivals:
     """Everybody who may have a port of a node, but the Services themselves."""
 
     api_servers: frozenset[tuple[Address, int]]
-    pods: Mapping[tuple[str, str, int], Sequence[tuple[str, str]]]  # by node and port: (IP, pod)
+    pods: Mapping[tuple[str, str, int], Sequence[tuple[str, Pod]]]  # by node and port: (IP, pod)
     node_ports: Mapping[PortKey, str]  # → the Service
     listeners: Mapping[PortKey, str]  # of the node ``here``: → the program
     here: str
@@ -43,6 +52,7 @@ class Outcome:
     granted: Mapping[str, tuple[Node, ...]]  # by Service
     refused: Mapping[str, tuple[Refusal, ...]]
     held: Mapping[Claim, str]  # → the Service; what the next decision goes by
+    shadows: Sequence[Shadow]
 
 
 @dataclass(slots=True)
@@ -54,6 +64,7 @@ class _Ledger:
     taken: dict[Claim, str] = field(default_factory=dict)
     granted: dict[str, list[Node]] = field(default_factory=dict)
     refused: dict[str, list[Refusal]] = field(default_factory=dict)
+    shadows: list[Shadow] = field(default_factory=list)
 
 
 def settle(
@@ -76,6 +87,7 @@ def settle(
         granted={key: tuple(found) for key, found in ledger.granted.items()},
         refused={key: tuple(found) for key, found in ledger.refused.items()},
         held=ledger.taken,
+        shadows=ledger.shadows,
     )
 
 
@@ -101,14 +113,14 @@ def reserved(port: Port, node: Node, api_servers: frozenset[tuple[Address, int]]
     return ""
 
 
-def pods_by_port(pods: Iterable[Pod]) -> dict[tuple[str, str, int], list[tuple[str, str]]]:
+def pods_by_port(pods: Iterable[Pod]) -> dict[tuple[str, str, int], list[tuple[str, Pod]]]:
     """Those that hold host ports; what forwards for a Service speaks for the Service."""
-    found: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
+    found: dict[tuple[str, str, int], list[tuple[str, Pod]]] = {}
     for pod in sorted(pods, key=lambda p: p.key):
         if pod.node and not pod.service:
             for port in pod.ports:
                 key = (pod.node, port.protocol, port.number)
-                found.setdefault(key, []).append((port.address, pod.key))
+                found.setdefault(key, []).append((port.address, pod))
     return found
 
 
@@ -157,6 +169,9 @@ def _decide(ledger: _Ledger, service: Service, node: Node) -> None:
     for port in service.ports:
         claims = [(address, port.protocol, port.number) for address in node.addresses]
         ledger.taken.update(dict.fromkeys(claims, service.key))
+        for pod in _pods(ledger.rivals, port, node):
+            where = (port.protocol, port.number)
+            ledger.shadows.append(Shadow(pod, where, node.name, service.key))
     ledger.granted.setdefault(service.key, []).append(node)
 
 
@@ -174,13 +189,18 @@ def _owner(ledger: _Ledger, service: Service, port: Port, node: Node) -> tuple[s
 
 def _newer(rivals: Rivals, service: Service, port: Port, node: Node) -> tuple[str, bool]:
     """Those to whom only a Service yields that did not have the port before."""
-    own = {"", *map(str, node.addresses)}
-    for address, pod in rivals.pods.get((node.name, port.protocol, port.number), ()):
-        if address in own:
-            return f"Pod {pod}", False
+    for pod in _pods(rivals, port, node):
+        return f"Pod {pod.key}", False
     where = (port.protocol, port.number)
     if rivals.node_ports.get(where, service.key) != service.key:
         return f"Service {rivals.node_ports[where]}, as a node port,", False
     if node.name == rivals.here and where in rivals.listeners:
         return f"the program {rivals.listeners[where]}", True
     return "", False
+
+
+def _pods(rivals: Rivals, port: Port, node: Node) -> Iterable[Pod]:
+    """Those with this host port at an address that a Service would have."""
+    listed = rivals.pods.get((node.name, port.protocol, port.number), ())
+    own = {"", *map(str, node.addresses)} if listed else set()
+    return (pod for address, pod in listed if address in own)

@@ -105,6 +105,7 @@ class Pod:
     """One with host ports, or one that forwards for a Service."""
 
     key: str
+    uid: str
     node: str  # where it is or shall be
     ports: tuple[HostPort, ...]
     service: str  # the Service that it forwards for; "": none
@@ -204,6 +205,7 @@ def pod_of(body: Object, namespace: str) -> Pod | None:
     scheduled = conditions.get("PodScheduled") or {}
     return Pod(
         key=key_of(body),
+        uid=metadata["uid"],
         node=spec.get("nodeName") or _meant_for(spec),
         ports=ports,
         service=f"{labels.get(NAMESPACE_LABEL, '')}/{labels[NAME_LABEL]}" if forwards else "",

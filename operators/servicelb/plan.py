@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from operators.servicelb import claims, daemonset
-from operators.servicelb.claims import Claim, Outcome, PortKey, Refusal, Rivals
+from operators.servicelb.claims import Claim, Outcome, PortKey, Refusal, Rivals, Shadow
 from operators.servicelb.daemonset import Wanted
 from operators.servicelb.facts import (
     CONDITIONS,
@@ -53,6 +53,7 @@ class Change:
 class Plan:
     changes: Sequence[Change]
     held: Mapping[Claim, str]
+    shadows: Sequence[Shadow] = ()
     passing: bool = False  # somebody waits for a program to end, which nobody tells
     daemonsets: Mapping[str, Wanted] = field(default_factory=dict)  # all that should be there
     obsolete: Sequence[str] = ()  # DaemonSets that should not
@@ -76,6 +77,7 @@ def native(world: World, held: Mapping[Claim, str] | None) -> Plan:
     return Plan(
         changes=_differing(found),
         held=outcome.held,
+        shadows=outcome.shadows,
         passing=any(_waits(outcome)),
     )
 

@@ -5,14 +5,8 @@ from typing import Any
 from operators.base import Parts
 from operators.queue import Queue
 from operators.servicelb import handlers
-from operators.servicelb.apply import (
-    EVERYTHING,
-    Balancer,
-    Deciding,
-    Forwarded,
-    Native,
-    Withdrawn,
-)
+from operators.servicelb.apply import EVERYTHING, Balancer
+from operators.servicelb.decide import Deciding, Forwarded, Native, Withdrawn
 from operators.servicelb.known import Known, Pace
 
 

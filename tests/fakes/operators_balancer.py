@@ -14,7 +14,8 @@ from typing import Any
 from operators.client import ApiError
 from operators.queue import Queue
 from operators.servicelb import daemonset, facts
-from operators.servicelb.apply import EVERYTHING, Balancer, Deciding
+from operators.servicelb.apply import EVERYTHING, Balancer
+from operators.servicelb.decide import Deciding
 from operators.servicelb.known import Known, Pace
 from tests.fakes.operators_services import node_body, pod_body
 

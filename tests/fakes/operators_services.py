@@ -94,6 +94,7 @@ def pod_body(name: str, host: str, *ports: str | int, **more: Any) -> Object:
         "metadata": {
             "name": name,
             "namespace": more.pop("namespace", "default"),
+            "uid": f"{name}-uid",
             "labels": more.pop("labels", {}),
         },
         "spec": {"nodeName": host, "containers": [{"name": "c", "ports": listed}], **more},

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from operators.client import ApiError
-from operators.servicelb.apply import Deciding, Forwarded, Native, Withdrawn
+from operators.servicelb.decide import Deciding, Forwarded, Native, Withdrawn
 from operators.servicelb.known import Known
 from tests.fakes.operators_balancer import DAEMONSETS, BalancerApi, Operator, virtually
-from tests.fakes.operators_services import service_body
+from tests.fakes.operators_services import pod_body, service_body
 
 MINUTE = 60.0
 
@@ -264,6 +264,21 @@ def test_a_conflict_is_told_once_and_names_the_other() -> None:
         api.remove("/api/v1/namespaces/default/services/s0")
         await settle(api, native)
         assert api.addresses() == {"late": ("10.0.0.1",)}
+
+    virtually(work)
+
+
+def test_a_pod_in_the_shadow_of_a_service_is_told_once() -> None:
+    async def work() -> None:
+        api = cluster(1)
+        operator = Operator(api, native)
+        await operator.run(MINUTE)
+        api.put("/api/v1/namespaces/default/pods/p", pod_body("p", "n", 8000))
+        await operator.run(MINUTE)
+        api.put_node("m", "10.0.0.2")
+        await operator.run(MINUTE)
+        told = [message for reason, message in api.events if reason == "HostPortConflict"]
+        assert told == ["Service default/s0 has TCP 8000 on n"]
 
     virtually(work)
 

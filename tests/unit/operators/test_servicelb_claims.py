@@ -118,8 +118,12 @@ def test_host_ports_of_pods_keep_newcomers_away(body: dict[str, Any], conflict: 
     assert (owners(plan(service(), pods=pods(body))) == set()) is conflict
 
 
-def test_a_pod_that_came_later_takes_nothing() -> None:
-    assert owners(plan(service(published=("10.0.0.1",)), pods=pods(pod_body("p", "n", 80))))
+def test_a_pod_that_came_later_takes_nothing_and_is_in_the_shadow() -> None:
+    late = pods(pod_body("p", "n", 80), pod_body("q", "n", "127.0.0.1:80"), pod_body("r", "m", 80))
+    decided = plan(service(published=("10.0.0.1",)), pods=late)
+    assert owners(decided) == {"default/web"}
+    found = [(s.pod.key, s.port, s.node, s.service) for s in decided.shadows]
+    assert found == [("default/p", ("TCP", 80), "n", "default/web")]
 
 
 def test_a_pod_that_has_finished_has_no_port() -> None:
