@@ -57,19 +57,28 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/*
 The image that comes with the node, unless the values name another one: then what is left out
-is as Docker Hub has it, so that "tag: v3.5" alone means traefik:v3.5 there.
+is as Docker Hub has it, so that "tag: v3.5" alone means traefik:v3.5 there. A repository that
+begins with a host needs no registry.
 */}}
 {{- define "traefik.image" -}}
 {{- $image := .Values.image -}}
-{{- $repository := default $image.name $image.repository -}}
 {{- $registry := default .Values.global.systemDefaultRegistry $image.registry -}}
-{{- if $image.digest -}}
-{{ default "docker.io" $registry }}/{{ default "library/traefik" $repository }}@{{ $image.digest }}
-{{- else if or $repository $image.registry $image.tag -}}
-{{ default "docker.io" $registry }}/{{ default "library/traefik" $repository }}:{{ default .Chart.AppVersion $image.tag }}
-{{- else -}}
-{{ default "pinnace.dev" $registry }}/traefik:{{ .Chart.AppVersion }}
+{{- $repository := default $image.name $image.repository -}}
+{{- $version := default .Chart.AppVersion $image.tag -}}
+{{- $chosen := or $repository $image.registry $image.tag $image.digest -}}
+{{- $path := default (empty $chosen | ternary "traefik" "library/traefik") $repository -}}
+{{- if not (regexMatch "^([^/]+[.:][^/]*|localhost)/" $path) -}}
+{{ default (empty $chosen | ternary "pinnace.dev" "docker.io") $registry }}/
 {{- end -}}
+{{ $path }}{{ empty $image.digest | not | ternary (printf "@%s" $image.digest) (printf ":%s" (toString $version)) }}
+{{- end -}}
+
+{{/*
+Where nothing but the node's own image is asked for, no registry is: the pod says what is missing.
+*/}}
+{{- define "traefik.pullPolicy" -}}
+{{- $own := hasPrefix "pinnace.dev/" (include "traefik.image" .) -}}
+{{- default ($own | ternary "Never" "IfNotPresent") .Values.image.pullPolicy -}}
 {{- end -}}
 
 {{/* Port names end at 15 characters. */}}

@@ -58,7 +58,7 @@ spec:
 {{- $deployment := .Values.deployment -}}
 name: {{ include "traefik.fullname" . }}
 image: {{ include "traefik.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ include "traefik.pullPolicy" . }}
 args: {{ include "traefik.arguments" . | nindent 2 }}
 env: {{ include "traefik.environment" . | nindent 2 }}
 {{- with .Values.envFrom }}
