@@ -24,6 +24,7 @@ from operators.netpol.table import Table
 
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
+SHARE = 4.0  # pauses are at least so many times as long as what they follow
 CALM = 1.0  # seconds without a transaction after which the first pause holds again
 RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
 # Answers of UDP that were on their way when a connection was cut have arrived by then.
@@ -67,12 +68,17 @@ class Enforcer:
         self._wanted = self._reached = 0
         self._waiting: list[tuple[int, asyncio.Future[str]]] = []
         self._pause, self._last = FIRST_PAUSE, -CALM
+        self._cost = 0.0  # seconds that the last transaction took
         self._echoes: set[Flow] = set()
 
     # -- what is told
 
     def change(self) -> None:
-        """The compiler was told something."""
+        """The compiler was told something; most of it changes no rule."""
+        if self.compiler.due:
+            self._follow_up()
+
+    def _follow_up(self) -> None:
         self._wanted += 1
         self._wake.set()
 
@@ -80,14 +86,14 @@ class Enforcer:
         """All that there is was told once."""
         if not self._begun.is_set():
             self._begun.set()
-            self.change()
+            self._follow_up()
 
     def close_networks(self, networks: Iterable[str]) -> None:
         """In these an address that is no known pod's is let nowhere; from the next load on."""
         facts = Facts(closed=tuple(networks), log=self._facts.log)
         if facts != self._facts:
             self._facts, self._whole = facts, True
-            self.change()
+            self._follow_up()
 
     def put_policies(self, namespace: str, bodies: Iterable[Mapping[str, Any]]) -> None:
         """Those of a namespace, as listed; what the watch has told later already stays."""
@@ -103,6 +109,9 @@ class Enforcer:
         self.compiler.change_pods(self.compiler.pods.hand(pod))
         self.change()
         return await self.settle()
+
+    async def begun(self) -> None:
+        await self._begun.wait()
 
     async def settle(self) -> str:
         """Until the kernel has all that was told so far; "" or why it has not."""
@@ -145,6 +154,8 @@ class Enforcer:
         """Others may come with this change, and in a storm they do."""
         calm = self._clock() - self._last > CALM
         self._pause = FIRST_PAUSE if calm else min(2 * self._pause, LONGEST_PAUSE)
+        # On a machine where it takes long, it must not take all the time there is.
+        self._pause = max(self._pause, SHARE * self._cost)
         try:
             async with asyncio.timeout(self._pause):
                 await self._urgent.wait()
@@ -152,7 +163,7 @@ class Enforcer:
             pass
 
     async def _attempt(self) -> bool:
-        wanted, error = self._wanted, ""
+        wanted, error, began = self._wanted, "", self._clock()
         try:
             await self._apply()
             self._reached = wanted
@@ -169,6 +180,7 @@ class Enforcer:
             LOG.error("cannot load the rules of network policies: %s", error)
         self.error = error
         self._last = self._clock()
+        self._cost = self._last - began
         still = []
         for needed, done in self._waiting:
             if not error and needed > self._reached:
@@ -224,7 +236,7 @@ class Enforcer:
                 LOG.warning("somebody removed the table %s; loading it again", TABLE)
                 self._there.clear()
                 self._whole = True
-                self.change()
+                self._follow_up()
 
     # -- connections
 

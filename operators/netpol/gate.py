@@ -77,6 +77,8 @@ class Gate:
             if "explain" in question:
                 return explain(self._enforcer, question["explain"])
             pod = handed_pod(question, self._enforcer.compiler.node)
+            if not pod.ips:
+                return {"covered": False, "reason": "the pod has no address"}
         except (ValueError, KeyError, TypeError) as err:
             return {"covered": False, "reason": f"not understood: {err!r}"}
         reason = await self._cover(pod)
@@ -84,7 +86,7 @@ class Gate:
 
     async def _cover(self, pod: Pod) -> str:
         enforcer = self._enforcer
-        await enforcer.settle()  # the first time, until everything was listed
+        await enforcer.begun()
         try:
             enforcer.put_policies(pod.namespace, await self._policies(pod.namespace))
         except NoAnswer as err:

@@ -94,6 +94,11 @@ class Compiler:
         """There is no policy at all."""
         return not self._policies
 
+    @property
+    def due(self) -> bool:
+        """Rules have changed since :meth:`parts` was called, or may forbid a connection."""
+        return bool(self._due) or self.narrowed
+
     def isolated(self, key: str) -> bool:
         """Is it a pod of this node that policies select?"""
         found = self._local.get(key)

@@ -1,6 +1,7 @@
 """Joins the parts of the network policy operator."""
 
 import asyncio
+import logging
 from typing import Any
 
 from operators.base import Parts
@@ -12,6 +13,8 @@ from operators.netpol.gate import Gate
 from operators.netpol.kernel import Kernel
 from operators.netpol.plan import Compiler
 from operators.netpol.policies import Listing
+
+LOG = logging.getLogger(__name__)
 
 
 class NetworkPolicies:
@@ -27,6 +30,9 @@ class NetworkPolicies:
         )
         closed = config.native and config.network_policy_fail == "closed"
         self._facts = Facts(self._enforcer, closed=closed)
+
+        if not config.node_name:
+            LOG.error("network policies: the name of this node is missing, nothing is enforced")
 
     def register(self, registry: Any) -> None:
         handlers.register(registry, self._facts)

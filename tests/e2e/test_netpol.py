@@ -247,7 +247,7 @@ def test_pods_are_denied_from_their_first_packet_on(pods: Pods) -> None:
     pods.node.kubectl("wait", "pods", *names, "-n", HERE, path, "--timeout=60s")
     said = {name: pods.node.kubectl("logs", name, "-n", HERE).stdout for name in names}
     assert all("denied" in text and "web" not in text for text in said.values()), said
-    pods.node.kubectl("delete", "pod", "-n", HERE, "--force", *names)
+    pods.node.kubectl("delete", "pods", "-n", HERE, "--force", "--wait=false", *names)
 
 
 def test_rules_hold_while_operators_are_away_and_new_pods_wait_for_them(pods: Pods) -> None:
