@@ -2,7 +2,8 @@
 Whether a volume that is still to be made has room on a node: CSIStorageCapacity.
 
 Only provisioners whose CSIDriver says ``storageCapacity: true`` are asked; of the others
-nobody knows, so every node will do. Source: KEP-1472, "Storage Capacity".
+nobody knows, so every node will do. The name of an object has no slash: the CSIDriver of
+``rancher.io/local-path`` is ``rancher.io.local-path``. Source: KEP-1472, "Storage Capacity".
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Pool:
 
 def pools(storage: Object, reads: Reads) -> tuple[Pool, ...] | None:
     """Those of a storage class; None: its provisioner does not tell."""
-    driver = reads.get(CSI_DRIVERS, "", storage.get("provisioner", ""))
+    driver = reads.get(CSI_DRIVERS, "", driver_name(storage.get("provisioner", "")))
     if driver is None or not (driver.get("spec") or {}).get("storageCapacity"):
         return None
     name = storage["metadata"]["name"]
@@ -37,6 +38,11 @@ def pools(storage: Object, reads: Reads) -> tuple[Pool, ...] | None:
         if item.get("storageClassName") == name and size is not None and topology is not None:
             found.append(Pool(of_object(topology), size))
     return tuple(found)
+
+
+def driver_name(provisioner: str) -> str:
+    """Of its CSIDriver."""
+    return provisioner.replace("/", ".")
 
 
 def limit(item: Object) -> int | None:

@@ -61,10 +61,10 @@ class Images:
 
         Raises :class:`InUse` where the kernel lets this process grow only what nobody uses.
         """
-        await asyncio.to_thread(_lengthen, image, sizes.image_size(claim))
         if not await asyncio.to_thread(_may_grow_mounted):
-            await self._grow_apart(image)
+            await self._grow_apart(image, claim)
             return
+        await asyncio.to_thread(_lengthen, image, sizes.image_size(claim))
         # Mounted even if nobody uses it: the kubelet may mount it at any time, and resize2fs
         # must not be at work on an image that the kernel has mounted.
         mounted = await asyncio.to_thread(mounts.of_image, image)
@@ -78,7 +78,7 @@ class Images:
         await self._programs.run(["losetup", "--set-capacity", device])
         await self._programs.run(["resize2fs", device])
 
-    async def _grow_apart(self, image: Path) -> None:
+    async def _grow_apart(self, image: Path, claim: int) -> None:
         """Under another name, so that the kubelet does not find it meanwhile."""
         gone: list[mounts.Mount] = []
         try:
@@ -97,20 +97,28 @@ class Images:
             ) from err
         apart = image.with_name(image.name + _APART)
         await asyncio.to_thread(image.rename, apart)
-        await self._bring_back(apart)
+        try:
+            await self._grow_copy(apart, image, claim)
+        finally:
+            await asyncio.to_thread(_bring_back, apart)
 
-    async def _bring_back(self, apart: Path) -> None:
+    async def _grow_copy(self, apart: Path, image: Path, claim: int) -> None:
+        """A resize2fs that is killed half way leaves a ruin: let it be that of a copy."""
+        draft = draft_of(image)
+        await self._programs.run(
+            ["cp", "--reflink=auto", "--sparse=always", str(apart), str(draft)]
+        )
+        await asyncio.to_thread(_lengthen, draft, sizes.image_size(claim))
         # 1: it has mended something.
-        await self._programs.run(["e2fsck", "-f", "-p", str(apart)], codes=(0, 1))
-        await self._programs.run(["resize2fs", str(apart)])
-        await self._programs.run(["debugfs", "-w", "-f", "-", str(apart)], told=_TIDY)
-        image = apart.with_name(apart.name.removesuffix(_APART))
-        await asyncio.to_thread(publish, apart, image)
+        await self._programs.run(["e2fsck", "-f", "-p", str(draft)], codes=(0, 1))
+        await self._programs.run(["resize2fs", str(draft)])
+        await self._programs.run(["debugfs", "-w", "-f", "-", str(draft)], told=_TIDY)
+        await asyncio.to_thread(publish, draft, image)
 
     async def recover(self, folder: Path) -> None:
         """Images that were being made larger when somebody was killed."""
         for apart in await asyncio.to_thread(lambda: list(folder.glob(f"*{_APART}"))):
-            await self._bring_back(apart)
+            await asyncio.to_thread(_bring_back, apart)
 
     @asynccontextmanager
     async def mounted(self, image: Path, scratch: Path) -> AsyncIterator[mounts.Mount]:
@@ -171,6 +179,16 @@ def _hole(path: Path, size: int) -> None:
     with path.open("wb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.truncate(size)
+
+
+def _bring_back(apart: Path) -> None:
+    """An image that was put apart: as it was, unless its larger copy is complete."""
+    image = apart.with_name(apart.name.removesuffix(_APART))
+    draft_of(image).unlink(missing_ok=True)
+    if image.exists():
+        apart.unlink()
+    else:
+        apart.rename(image)
 
 
 def _lengthen(path: Path, size: int) -> None:

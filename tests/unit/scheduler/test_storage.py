@@ -20,6 +20,7 @@ from tests.unit.scheduler.test_cycle import place, planner
 from tests.unit.scheduler.test_loop import running
 
 PROVISIONER = "rancher.io/local-path"
+DRIVER = "rancher.io.local-path"  # no name of an object has a slash
 ON_BOTH = [node("n1"), node("n2")]
 
 
@@ -56,7 +57,7 @@ def world(*rooms: dict[str, Any], tracked: bool = True, **storage: Any) -> World
     made.put(PERSISTENT_VOLUME_CLAIMS, claim())
     waiting = {"provisioner": PROVISIONER, "volumeBindingMode": "WaitForFirstConsumer"}
     made.put(STORAGE_CLASSES, {"metadata": {"name": "local"}, **waiting, **storage})
-    made.put(CSI_DRIVERS, {"metadata": {"name": PROVISIONER}, "spec": {"storageCapacity": tracked}})
+    made.put(CSI_DRIVERS, {"metadata": {"name": DRIVER}, "spec": {"storageCapacity": tracked}})
     for item in rooms:
         made.put(CSI_STORAGE_CAPACITIES, item)
     return made
@@ -89,7 +90,7 @@ def test_a_volume_is_made_where_there_is_room(rooms: list[dict[str, Any]], expec
 def test_where_nobody_tells_of_room_every_node_will_do() -> None:
     assert place(planner(ON_BOTH, world=world(tracked=False)), user()) == "n1"
     silent = world()
-    silent.put(CSI_DRIVERS, {"metadata": {"name": PROVISIONER}, "spec": {}})
+    silent.put(CSI_DRIVERS, {"metadata": {"name": DRIVER}, "spec": {}})
     assert place(planner(ON_BOTH, world=silent), user()) == "n1"
 
 
