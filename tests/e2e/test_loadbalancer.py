@@ -223,6 +223,8 @@ def test_pods_forward_where_the_nodes_do_not(other: Node) -> None:
             assert "Hello from Pinnace" in lan.until(f"{GATEWAY}:{port}/", "200 ")
         assert lan.ask(f"{GATEWAY}:8290/", source=SECOND, seconds=0.5) == "TimeoutError"
         assert lan.ask(f"{ADDRESS}:8288/", source=SECOND).startswith("200 ")
+        space.apply(balancer("walled", 8292))
+        assert "Hello from Pinnace" in lan.until(f"{GATEWAY}:8292/", "200 ", source=SECOND)
         conflict(space, other)
     withdraw(space, other)
 
@@ -237,6 +239,7 @@ def conflict(space: Space, other: Node) -> None:
     uid = space.get("service", "late")["metadata"]["uid"]
     named = Space(other, "balancers").get("daemonset", f"svclb-late-{uid[:8]}")
     assert named["status"]["numberReady"] == 1
+    assert named["metadata"]["generation"] == 1  # written once
 
 
 def withdraw(space: Space, other: Node) -> None:

@@ -121,6 +121,13 @@ def test_the_local_policy_without_node_ports_is_refused_by_name() -> None:
     assert plan(service("web", ports=ports)).daemonsets
 
 
+def test_what_cannot_be_understood_has_no_pods() -> None:
+    wrong = {"service.beta.kubernetes.io/load-balancer-source-ranges": "everybody"}
+    decided = plan(service("web", annotations=wrong), live=["svclb-web-web-0123"])
+    assert (dict(decided.daemonsets), list(decided.obsolete)) == ({}, ["svclb-web-web-0123"])
+    assert "everybody" in decided.changes[0].trouble.message
+
+
 def test_labels_of_nodes_and_annotations_of_the_service_reach_the_pods() -> None:
     nodes = (node("a", enable="true", pool="left"), node("b"))
     annotations = {"svccontroller.k3s.cattle.io/priorityclassname": "mine", **TOLERATIONS}
