@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from operators.helm.base import HelmError
-from tests.fakes.operators_helm import FOLDER, World
+from tests.fakes.operators_helm import FOLDER, KEY, World
 
 NIGHT = {"days": ["sa", "su"], "startTime": "22:00", "endTime": "23:00", "timeZone": "UTC"}
 FRIDAY = {"days": ["fri"], "startTime": "03:00", "endTime": "04:00"}
@@ -235,3 +235,19 @@ async def test_drift_that_went_by_itself_leaves_no_failure(world: World) -> None
     assert await world.settle() is None
     assert world.ready == ("True", "Deployed")
     assert world.status["failure"] is None
+
+
+async def test_authorities_are_watched_only_while_a_chart_waits(world: World) -> None:
+    path = "/api/v1/namespaces/kube-system/configmaps/ca"
+    world.put(chartContent="", chart="https://r/web.tgz", repoCAConfigMap={"name": "ca"})
+    await world.settle()
+    assert world.ready == ("False", "Waiting")
+    assert world.waits == {KEY: path}
+    world.api.objects[path] = {"metadata": {"uid": "a", "resourceVersion": "1"}, "data": {}}
+    world.helm.failures = [HelmError("RepoError", "unknown authority")]
+    assert await world.settle() == 10.0
+    assert world.waits == {KEY: path}
+    world.api.objects[path]["metadata"]["resourceVersion"] = "2"
+    assert await world.settle() is None
+    assert world.waits == {KEY: ""}
+    assert world.helm.calls == ["install", "install"]
