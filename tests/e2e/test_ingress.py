@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.e2e.conftest import Space, a_space, traefik_serves
-from tests.e2e.node import ADDRESS, Node
+from tests.e2e.node import ADDRESS, ROOT, Node
 
 WEB = """
 apiVersion: v1
@@ -107,6 +107,18 @@ def test_an_ingress_routes_by_host_and_path_and_has_the_nodes_address(pages: Spa
     assert entry["ip"] == ADDRESS
     pages.kubectl("delete", "ingress", "rules")
     pages.until(lambda: ask(node, f"{url}/", "one.example.com")[0] == 404)
+
+
+def test_the_example_shows_a_page_by_its_host_name(pages: Space) -> None:
+    example = (ROOT / "examples" / "ingress.yaml").read_text()
+    pages.apply(example)
+
+    def page() -> bool:
+        status, body, _ = ask(pages.node, f"http://{ADDRESS}/", "page.example.com")
+        return status == 200 and "Hello from Pinnace" in body
+
+    pages.until(page)
+    pages.kubectl("delete", "-f", "-", input=example)
 
 
 def certificate(host: str) -> tuple[str, str]:
@@ -222,25 +234,9 @@ def test_routes_of_traefiks_own_kinds_work_and_wrong_ones_are_refused(pages: Spa
     assert "unknown field" in pages.refused("apply", "-f", "-", input=unknown)
 
 
-CONFIG = """
-apiVersion: helm.cattle.io/v1
-kind: HelmChartConfig
-metadata: {name: traefik, namespace: kube-system}
-spec:
-  valuesContent: |-
-    ports:
-      web:
-        redirections:
-          entryPoint: {to: websecure, scheme: https, permanent: true}
-        forwardedHeaders:
-          trustedIPs: [10.0.0.0/8]
-    logs: {access: {enabled: true}}
-"""
-
-
 def test_a_chart_config_in_the_manifests_folder_customises_it(ingress: Node) -> None:
     file = ingress.data / "server" / "manifests" / "traefik-config.yaml"
-    file.write_text(CONFIG)
+    file.write_text((ROOT / "examples" / "traefik-config.yaml").read_text())
     url = f"http://{ADDRESS}/page"
 
     def redirects() -> bool:
