@@ -48,7 +48,7 @@ lock: ## Pin the dependencies anew (needs uv)
 	@for set in build runtime dev traefik; do uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade requirements/$$set.in -o requirements/$$set.txt; done
 
 clean: ## Remove what was set up here (not the data)
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .cache controlplane/deploy/static .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 setup: .cache/packages .cache/runtime .cache/charts
 setup-dev: .cache/packages .cache/test-packages .cache/dev .cache/charts .cache/ingress
@@ -56,8 +56,10 @@ setup-dev: .cache/packages .cache/test-packages .cache/dev .cache/charts .cache/
 images: .cache/packages .cache/runtime
 	@echo "== images of a node without a registry"
 	@$(BIN)/python image-build/images.py $(DATA)/agent/images
+ifeq (,$(findstring traefik,$(ARGS)))
 	@echo "== image of the ingress controller (Traefik), fetched once"
 	@$(BIN)/python image-build/traefik.py $(DATA)/agent/images
+endif
 
 # A stamp says what was set up; it holds the names, so that a longer list is set up again.
 .cache/packages: Makefile
