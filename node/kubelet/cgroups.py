@@ -1,20 +1,24 @@
 """
 The cgroups of pods and of their QoS classes: the files that runc does not write.
 
-With the cgroupfs driver the folders are ours to make; with systemd the runtime makes the
-slices. Both cgroup versions. Blocking: callers use a thread.
+With the cgroupfs driver the folders are ours to make; with systemd the slices are, by asking
+it. Both cgroup versions. Blocking: callers use a thread.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from controlplane.client.base import Object
 from node.cri.base import Resources
+from node.host import systemd
 from node.kubelet import resources
 from node.kubelet.base import Settings
 
+_log = logging.getLogger(__name__)
 ROOT = Path("/sys/fs/cgroup")
+_QUOTA_STEP = 10_000  # µs; systemd rounds down to whole percents, so the rest goes up
 _V1 = ("cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb")
 
 
@@ -68,6 +72,20 @@ def _files(value: Resources, *, v2: bool) -> dict[str, str]:
     return out
 
 
+def _slice(name: str, value: Resources, *, v2: bool) -> systemd.Slice:
+    """All of it: what has no limit any more must be told so."""
+    quota = systemd.INFINITY
+    if value.cpu_quota:
+        each_second = value.cpu_quota * 1_000_000 // value.cpu_period
+        quota = -(-each_second // _QUOTA_STEP) * _QUOTA_STEP
+    numbers = {
+        "CPUWeight" if v2 else "CPUShares": (_weight(value.cpu_shares) if v2 else value.cpu_shares),
+        "MemoryMax" if v2 else "MemoryLimit": value.memory_limit or systemd.INFINITY,
+        "CPUQuotaPerSecUSec": quota,
+    }
+    return systemd.Slice(name=name, numbers=numbers)
+
+
 def _write(folder: Path, values: dict[str, str]) -> None:
     for name, text in values.items():
         if (folder / name).exists():
@@ -94,8 +112,10 @@ def _make(folder: Path, *, v2: bool) -> None:
 
 
 def ensure_pod(pod: Object, settings: Settings) -> None:
-    """The pod's cgroup with its limits, before its sandbox is made."""
+    """The pod's cgroup with its limits, before its sandbox is made; or what they are now."""
     if settings.cgroup_driver == "systemd":
+        name = resources.cgroup_parent(pod, settings)
+        systemd.ensure(_slice(name, resources.of_pod(pod), v2=settings.cgroup_v2))
         return
     values = _files(resources.of_pod(pod), v2=settings.cgroup_v2)
     for folder in _folders(resources.cgroup_parent(pod, settings), settings):
@@ -105,6 +125,10 @@ def ensure_pod(pod: Object, settings: Settings) -> None:
 
 def remove_pod(pod: Object, settings: Settings) -> None:
     if settings.cgroup_driver == "systemd":
+        try:
+            systemd.remove(resources.cgroup_parent(pod, settings))
+        except OSError as err:
+            _log.warning("the slice of a pod stays: %s", err)
         return
     for folder in _folders(resources.cgroup_parent(pod, settings), settings):
         with contextlib.suppress(OSError):  # gone, or a process is still ending: swept later
@@ -116,11 +140,13 @@ def remove_pod(pod: Object, settings: Settings) -> None:
 
 def weigh_classes(pods: Iterable[Object], settings: Settings) -> None:
     """BestEffort gets what is left; Burstable a share that follows what its pods request."""
-    if settings.cgroup_driver == "systemd":
-        return
     burstable = [pod for pod in pods if resources.qos_class(pod) == "Burstable"]
     asked = resources.pod_requests(burstable, "cpu")
     for qos, share in (("BestEffort", 2), ("Burstable", resources.shares(asked))):
+        if settings.cgroup_driver == "systemd":
+            name = f"kubepods-{qos.lower()}.slice"
+            systemd.ensure(_slice(name, Resources(cpu_shares=share), v2=settings.cgroup_v2))
+            continue
         values = _files(Resources(cpu_shares=share), v2=settings.cgroup_v2)
         for folder in _folders(resources.qos_cgroup(qos, settings), settings):
             _make(folder, v2=settings.cgroup_v2)
