@@ -152,3 +152,32 @@ spec:
         assert mounted(node, folder) == "ext4"
         node.kubectl("delete", "pod", "user")
         assert mounted(node, folder) == "ext4", "it stays mounted after the last pod"
+
+
+def test_a_volume_that_is_too_large_for_every_node_is_not_begun(space: Space) -> None:
+    space.until(lambda: space.node.get("csistoragecapacities", "-A")["items"])
+    huge = claim("huge", "local-path").replace("storage: 1Mi", "storage: 900Ti")
+    space.apply(huge + pod("waiting", "huge", "true"))
+    path = '{.status.conditions[?(@.type=="PodScheduled")].message}'
+    expected = "0/1 nodes are available: 1 node(s) did not have enough free storage."
+    space.until(lambda: space.value("pod", "waiting", path=path).startswith(expected))
+    notes = space.get("pvc", "huge")["metadata"].get("annotations", {})
+    assert "volume.kubernetes.io/selected-node" not in notes
+    space.kubectl("delete", "pod/waiting", "pvc/huge")
+
+
+def test_a_volume_of_a_pods_own_is_made_and_goes_with_it(space: Space) -> None:
+    spec = "{accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}"
+    space.apply(
+        pod("owner", "none", "echo mine > /data/note").replace(
+            "persistentVolumeClaim: {claimName: none}",
+            f"ephemeral: {{volumeClaimTemplate: {{spec: {spec}}}}}",
+        )
+    )
+    space.wait("pod/owner", "--for=condition=Ready")
+    found = space.get("pvc", "owner-data")
+    assert found["status"]["phase"] == "Bound"
+    assert found["metadata"]["ownerReferences"][0]["name"] == "owner"
+    space.kubectl("delete", "pod", "owner")
+    space.wait("pvc/owner-data", "--for=delete")
+    space.wait(f"pv/{found['spec']['volumeName']}", "--for=delete")

@@ -44,7 +44,7 @@ def user(name: str, command: str = "", **more: Any) -> dict[str, Any]:
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def group_and_mode(path: Path) -> tuple[int, int]:
@@ -235,3 +235,42 @@ async def test_a_runtime_that_cannot_mount_recursively_read_only_says_so(node: N
             in node.status("must")["containerStatuses"][0]["state"]["waiting"]["message"]
         )
     )
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose mounts spread, as those of a machine that booted with systemd do."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    mounts.tmpfs(folder, size=1 << 20)
+    mounts.set_propagation(folder, "shared")
+    yield folder
+    for point in mounts.mounted_below(folder):
+        mounts.unmount(point, detach=True)
+
+
+async def test_mounts_spread_as_far_as_a_container_asked_for(node: Node, shared: Path) -> None:
+    volumes = [{"name": "h", "hostPath": {"path": str(shared)}}]
+
+    def member(name: str, how: str, command: str, **more: Any) -> dict[str, Any]:
+        mount = {"name": "h", "mountPath": "/h", "mountPropagation": how}
+        container = {"volumeMounts": [mount], **more}
+        return pod(name, command, spec={"volumes": volumes}, container=container)
+
+    for name, how in (("hears", "HostToContainer"), ("deaf", "None")):
+        node.api.put(PODS, member(name, how, ""))
+        await node.ready(name)
+    script = "mkdir /h/in && mount -t tmpfs t /h/in && touch /h/in/note; sleep 3600"
+    privileged = {"securityContext": {"privileged": True}}
+    node.api.put(PODS, member("tells", "Bidirectional", script, **privileged))
+    await node.ready("tells")
+    await until(lambda: "note" in names(shared / "in"))
+
+    async def sees(name: str) -> bool:
+        (status,) = node.status(name)["containerStatuses"]
+        id_ = status["containerID"].removeprefix("containerd://")
+        done = await node.runtime.exec_sync(id_, ["ls", "/h/in/note"], 5)
+        return done.exit_code == 0
+
+    assert await sees("hears")
+    assert not await sees("deaf")
