@@ -9,13 +9,12 @@ ports on a node or none, as with K3s, where they are the host ports of one pod.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from operators.servicelb.facts import Address, Node, Pod, Port, Service
 from operators.servicelb.placement import placed
 
-Claim = tuple[Address, str, int]  # (address, protocol, port)
+Claim = tuple[str, str, int]  # (node, protocol, port)
 PortKey = tuple[str, int]  # (protocol, port)
 _SHOWN = 4  # nodes that a message names
 
@@ -62,6 +61,8 @@ class _Ledger:
     rivals: Rivals
     held: Mapping[Claim, str]
     taken: dict[Claim, str] = field(default_factory=dict)
+    # Nodes behind one external address have its ports together.
+    addresses: dict[tuple[Address, str, int], str] = field(default_factory=dict)
     granted: dict[str, list[Node]] = field(default_factory=dict)
     refused: dict[str, list[Refusal]] = field(default_factory=dict)
     shadows: list[Shadow] = field(default_factory=list)
@@ -79,10 +80,19 @@ def settle(
     for service in services:
         for node in placed(service, nodes):
             wanting.setdefault(node.name, []).append(service)
+    denied = []
     for node in sorted(nodes, key=lambda n: n.name):
         first = sorted(wanting.get(node.name, ()), key=lambda s: _rank(s, node, held))
         for service in first:
-            _decide(ledger, service, node)
+            if _refusals(ledger, service, node):
+                denied.append((service, node))
+            else:
+                _grant(ledger, service, node)
+    # What the next look will go by, lest it tell of more rivals than this one.
+    ledger.held = ledger.taken
+    for service, node in denied:
+        refusals = _refusals(ledger, service, node)
+        ledger.refused.setdefault(service.key, []).extend(refusals)
     return Outcome(
         granted={key: tuple(found) for key, found in ledger.granted.items()},
         refused={key: tuple(found) for key, found in ledger.refused.items()},
@@ -91,14 +101,18 @@ def settle(
     )
 
 
-def held_by_status(services: Iterable[Service]) -> dict[Claim, str]:
+def held_by_status(services: Iterable[Service], nodes: Iterable[Node]) -> dict[Claim, str]:
     """What the statuses say: for the first decision after a start."""
+    by_address: dict[str, list[str]] = {}
+    for node in nodes:
+        for address in node.addresses:
+            by_address.setdefault(str(address), []).append(node.name)
     found: dict[Claim, str] = {}
     for service in services:
-        if service.ours:
-            for address in _published(service):
-                for port in service.ports:
-                    found.setdefault((address, port.protocol, port.number), service.key)
+        names = [name for text in service.published for name in by_address.get(text, ())]
+        for name in names if service.ours else ():
+            for port in service.ports:
+                found.setdefault((name, port.protocol, port.number), service.key)
     return found
 
 
@@ -137,14 +151,6 @@ def told(refusals: Iterable[Refusal]) -> str:
     return "; ".join(parts)
 
 
-def _published(service: Service) -> Iterable[Address]:
-    for text in service.published:
-        try:
-            yield ip_address(text)
-        except ValueError:
-            continue
-
-
 def _rank(service: Service, node: Node, held: Mapping[Claim, str]) -> int:
     """Who had all its ports comes first, then who had some; among equals who came first."""
     had = sum(_had(service, port, node, held) for port in service.ports)
@@ -152,25 +158,26 @@ def _rank(service: Service, node: Node, held: Mapping[Claim, str]) -> int:
 
 
 def _had(service: Service, port: Port, node: Node, held: Mapping[Claim, str]) -> bool:
-    claims = ((address, port.protocol, port.number) for address in node.addresses)
-    return any(held.get(claim) == service.key for claim in claims)
+    return held.get((node.name, port.protocol, port.number)) == service.key
 
 
-def _decide(ledger: _Ledger, service: Service, node: Node) -> None:
+def _refusals(ledger: _Ledger, service: Service, node: Node) -> list[Refusal]:
     refusals = []
     for port in service.ports:
         owner, passing = _owner(ledger, service, port, node)
         if owner:
             where = (port.protocol, port.number)
             refusals.append(Refusal(node.name, where, owner, passing))
-    if refusals:
-        ledger.refused.setdefault(service.key, []).extend(refusals)
-        return
+    return refusals
+
+
+def _grant(ledger: _Ledger, service: Service, node: Node) -> None:
     for port in service.ports:
-        claims = [(address, port.protocol, port.number) for address in node.addresses]
-        ledger.taken.update(dict.fromkeys(claims, service.key))
+        where = (port.protocol, port.number)
+        ledger.taken[node.name, *where] = service.key
+        for address in node.addresses:
+            ledger.addresses[address, *where] = service.key
         for pod in _pods(ledger.rivals, port, node):
-            where = (port.protocol, port.number)
             ledger.shadows.append(Shadow(pod, where, node.name, service.key))
     ledger.granted.setdefault(service.key, []).append(node)
 
@@ -179,7 +186,7 @@ def _owner(ledger: _Ledger, service: Service, port: Port, node: Node) -> tuple[s
     if owner := reserved(port, node, ledger.rivals.api_servers):
         return owner, False
     for address in node.addresses:
-        other = ledger.taken.get((address, port.protocol, port.number), service.key)
+        other = ledger.addresses.get((address, port.protocol, port.number), service.key)
         if other != service.key:
             return f"Service {other}", False
     if _had(service, port, node, ledger.held):

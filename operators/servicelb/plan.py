@@ -67,7 +67,7 @@ def native(world: World, held: Mapping[Claim, str] | None) -> Plan:
     """
     services = _in_order(world.services)
     if held is None:
-        held = claims.held_by_status(services)
+        held = claims.held_by_status(services, world.nodes)
     outcome = claims.settle(services, world.nodes, _rivals(world), held)
     found = []
     for service in services:
@@ -132,18 +132,13 @@ def withdrawals(services: Iterable[Service]) -> list[Change]:
 def newcomers(world: World, held: Mapping[Claim, str] | None) -> set[PortKey]:
     """The ports that a Service wants and does not have yet on the node ``here``."""
     if held is None:
-        held = claims.held_by_status(_in_order(world.services))
-    here = [node for node in world.nodes if node.name == world.here]
+        held = claims.held_by_status(_in_order(world.services), world.nodes)
     return {
         (port.protocol, port.number)
-        for node in here
         for service in world.services
-        if placed(service, world.nodes)
+        if any(node.name == world.here for node in placed(service, world.nodes))
         for port in service.ports
-        if not any(
-            held.get((address, port.protocol, port.number)) == service.key
-            for address in node.addresses
-        )
+        if held.get((world.here, port.protocol, port.number)) != service.key
     }
 
 

@@ -59,17 +59,18 @@ def test_a_freed_port_is_given_to_the_one_that_waited() -> None:
     old, new = service("old"), service("new", created="2")
     before = plan(old, new)
     after = plan(service("old", 8080), new, held=before.held)
-    assert after.held[ip_address("10.0.0.1"), "TCP", 80] == "default/new"
-    assert after.held[ip_address("10.0.0.1"), "TCP", 8080] == "default/old"
+    assert after.held["n", "TCP", 80] == "default/new"
+    assert after.held["n", "TCP", 8080] == "default/old"
 
 
 def test_a_service_has_all_its_ports_on_a_node_or_none() -> None:
     before = plan(service("a", 80), service("b", 443))
     wider = service("a", 80, 443)
     decided = plan(wider, service("b", 443), service("c", 80, created="3"), held=before.held)
-    assert decided.held[ip_address("10.0.0.1"), "TCP", 443] == "default/b"
-    assert decided.held[ip_address("10.0.0.1"), "TCP", 80] == "default/c"
-    assert refusal(decided, "a") == "Service default/b has TCP 443 on n"
+    assert decided.held["n", "TCP", 443] == "default/b"
+    assert decided.held["n", "TCP", 80] == "default/c"
+    holders = "Service default/b has TCP 443 on n; Service default/c has TCP 80 on n"
+    assert refusal(decided, "a") == holders
 
 
 def test_a_port_that_is_added_is_not_lost_to_an_older_one_that_waits() -> None:
