@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 LONGEST_SLEEP = 3600.0
 # Then the HelmChart goes all the same, as K3s lets it go after the first.
 UNINSTALL_ATTEMPTS = 5
+TOO_MANY = "TooManyUpgrades", "the chart changed too often of late; the next attempt waits"
 _VERBS = {Step.UPGRADE: "Upgrading", Step.REINSTALL: "Reinstalling"}
 # Errors that may come from what Helm keeps, not from the chart.
 _OF_RECORDS = frozenset({"StorageError", "ReleaseError", "NotFoundError", "UnknownError"})
@@ -39,7 +40,11 @@ Object = dict[str, Any]
 
 
 class Charts:
-    """``now`` is the time of day, ``clock`` the seconds that a back-off is measured in."""
+    """
+    ``now`` is the time of day, ``clock`` the seconds that a back-off is measured in.
+
+    ``wait_for`` gets a key and the path of what may let it go on; "": nothing.
+    """
 
     def __init__(
         self,
@@ -48,12 +53,14 @@ class Charts:
         helm: Helm,
         *,
         checker: Checker,
+        wait_for: Callable[[str, str], None],
         now: Callable[[], datetime],
         clock: Callable[[], float],
     ) -> None:
         self._client = client
         self._helm = helm
         self._checker = checker
+        self._wait_for = wait_for
         self._now = now
         self._reader = Reader(config, client)
         self._teller = Teller(client, now=now)
@@ -64,10 +71,13 @@ class Charts:
         """``key``: namespace/name. Seconds after which the chart must be looked at again."""
         chart = await self._reader.chart(key)
         if chart is None:
-            self._attempts.forget(key)
-            return None
-        if not plan.managed(chart):
-            return None
+            self._attempts.forget(key, gone=True)
+        again = await self._look(key, chart) if chart and plan.managed(chart) else None
+        waits = chart is not None and not status.is_ready(chart)
+        self._wait_for(key, wanted.authorities_of(chart) if chart and waits else "")
+        return again
+
+    async def _look(self, key: str, chart: Object) -> float | None:
         if "deletionTimestamp" in chart["metadata"]:
             return await self._remove(key, chart)
         if await self._is_suspended(chart):
@@ -238,8 +248,7 @@ class Charts:
             if (left := await self._closed(look)) is not None:
                 return left
             if (left := plan.storm(look.history, now=self._now().timestamp())) is not None:
-                message = f"{plan.STORM_UPGRADES} upgrades in {plan.STORM_SECONDS} s are enough"
-                await self._teller.tell(look.chart, status.working("TooManyUpgrades", message))
+                await self._teller.tell(look.chart, status.working(*TOO_MANY))
                 return left
         return await self._try(look, step)
 
@@ -256,6 +265,9 @@ class Charts:
         if await self._attempts.is_given_up(look):
             return None
         if left := self._attempts.left(look):
+            return left
+        if left := self._attempts.begin(look.key):
+            await self._teller.tell(look.chart, status.working(*TOO_MANY))
             return left
         await self._adopt(look.chart)
         await self._begin(look, step)

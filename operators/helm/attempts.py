@@ -5,6 +5,7 @@ The failures are in the status of the HelmChart too, which is read where this pr
 does not know of any, as after a restart.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any
 from operators.helm import failures, status, wanted
 from operators.helm.base import HelmError, Job
 from operators.helm.failures import Attempt, Failure
-from operators.helm.plan import Revision
+from operators.helm.plan import STORM_ATTEMPTS, STORM_SECONDS, Revision
 from operators.helm.tell import Teller
 
 Object = dict[str, Any]
@@ -43,6 +44,7 @@ class Attempts:
         self._clock = clock
         self._failures: dict[str, Failure] = {}
         self._pending: dict[str, tuple[Revision, float]] = {}  # first seen at
+        self._begun: dict[str, deque[float]] = {}  # the last few attempts, by the clock
 
     def remembered(self, key: str, chart: Object) -> Failure | None:
         if key not in self._failures:
@@ -53,9 +55,25 @@ class Attempts:
             self._failures[key] = found
         return self._failures[key]
 
-    def forget(self, key: str) -> None:
+    def forget(self, key: str, *, gone: bool = False) -> None:
+        """``gone``: the chart is no more; else it is as wanted."""
         self._failures.pop(key, None)
         self._pending.pop(key, None)
+        if gone:
+            self._begun.pop(key, None)
+
+    def begin(self, key: str) -> float:
+        """
+        Count one more attempt; or seconds to wait, where there were too many of late.
+
+        Failures have their own pauses, but somebody may change the chart each time.
+        """
+        begun = self._begun.setdefault(key, deque(maxlen=STORM_ATTEMPTS))
+        now = self._clock()
+        if len(begun) == STORM_ATTEMPTS and now - begun[0] < STORM_SECONDS:
+            return begun[0] + STORM_SECONDS - now
+        begun.append(now)
+        return 0.0
 
     def waited(self, key: str, history: Sequence[Revision]) -> float:
         """For how many seconds the last revision has been as it is, as far as this process saw."""

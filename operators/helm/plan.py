@@ -26,8 +26,10 @@ REVISION_LABEL = "pinnace.dev/helm-revision"
 # A node that stops in the middle of an upgrade is no failure of the chart, but a chart
 # that stops the node each time is.
 INTERRUPTIONS = 3
-# No more upgrades than this in so many seconds, whoever changes the chart so often.
-STORM_UPGRADES = 8
+# No more upgrades than this in so many seconds, whoever changes the chart so often; and no
+# more attempts, whatever became of them. Helm keeps ten revisions, so more cannot be counted.
+STORM_UPGRADES = 9
+STORM_ATTEMPTS = 15
 STORM_SECONDS = 600
 
 

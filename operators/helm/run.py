@@ -1,5 +1,6 @@
 """Joins the parts of the Helm operator."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from operators.helm.apply import Charts
 from operators.helm.drift import LiveChecker
 from operators.helm.pace import Pace
 from operators.helm.process import Runner, slots
+from operators.helm.watch import Watcher
 from operators.queue import Queue
 
 MEMORY = Path("/proc/meminfo")
@@ -22,11 +24,13 @@ class HelmOperator:
         self._runner = runner = Runner(
             seen, folder=config.run_dir / "helm", at_once=slots(MEMORY, MEMORY_LIMIT)
         )
+        self._watcher = Watcher(config, lambda key: self._pace.add(key))
         charts = Charts(
             config,
             parts.client,
             choose.helm(config, runner),
             checker=LiveChecker(config, runner),
+            wait_for=self._watcher.wait_for,
             now=parts.now,
             clock=parts.clock,
         )
@@ -39,7 +43,9 @@ class HelmOperator:
     async def run(self) -> None:
         await self._runner.begin()
         try:
-            await self._queue.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watcher.run())
+                tasks.create_task(self._queue.run())
         finally:
             self._pace.close()
 

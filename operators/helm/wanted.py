@@ -95,6 +95,12 @@ def names(chart: Object, config: Object | None) -> tuple[frozenset[str], frozens
     return frozenset(secrets - {""}), frozenset({_name(spec, "repoCAConfigMap")} - {""})
 
 
+def authorities_of(chart: Object) -> str:
+    """The path of the ConfigMap that holds them; "": there is none."""
+    name = _name(spec_of(chart), "repoCAConfigMap")
+    return f"/api/v1/namespaces/{chart['metadata']['namespace']}/configmaps/{name}" if name else ""
+
+
 def watched_secrets(chart: Object, config: Object | None) -> frozenset[str]:
     """The Secrets whose change is a reason to look: of the values, or of the way to the chart."""
     spec = spec_of(chart)

@@ -29,6 +29,7 @@ class World:
         self.api = FakeApi()
         self.helm = FakeHelm(self.api)
         self.checker = FakeChecker()
+        self.waits: dict[str, str] = {}  # what each key waits for
         self.seconds = 0.0
         kubeconfig.write_text(KUBECONFIG)
         self._config = told(kubeconfig=kubeconfig)
@@ -47,6 +48,7 @@ class World:
             self.api,
             self.helm,
             checker=self.checker,
+            wait_for=self.waits.__setitem__,
             now=lambda: self.now,
             clock=lambda: self.seconds - began,
         )

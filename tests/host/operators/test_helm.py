@@ -384,3 +384,27 @@ def test_what_a_killed_process_left_behind_is_removed(cluster: Cluster) -> None:
     cluster.create(CHARTS, hello("tidy", helmVersion="v2"))
     cluster.until(CHARTS, "tidy", failed_by("Unsupported version"))
     assert list(folder.iterdir()) == []
+
+
+def test_a_chart_goes_on_when_what_it_waits_for_comes(cluster: Cluster) -> None:
+    core = "/api/v1/namespaces/kube-system"
+    spec = {"chartContent": "", "chart": "web", "repo": "http://127.0.0.1:1"}
+    wait = {"authSecret": {"name": "login"}, "repoCAConfigMap": {"name": "authorities"}}
+    cluster.create(CHARTS, hello("waits", **spec, **wait))
+    cluster.until(CHARTS, "waits", says("Ready", "ConfigMap authorities is not there"))
+    cluster.create(f"{core}/configmaps", {"metadata": {"name": "authorities"}})
+    cluster.until(CHARTS, "waits", says("Ready", "Secret login is not there"))
+    cluster.create(f"{core}/secrets", {"metadata": {"name": "login"}})
+    failed = cluster.until(CHARTS, "waits", failed_by("RepoError"))
+    before = failed["status"]["failure"]["access"]
+    # A change begins anew, and needs no other reason.
+    cluster.merge(f"{core}/configmaps/authorities", {"data": {"a": ""}})
+    cluster.until(CHARTS, "waits", lambda c: c is not None and access(c) != before)
+
+
+def access(chart: Any) -> str:
+    return str(chart["status"]["failure"]["access"])
+
+
+def says(kind: str, words: str) -> Any:
+    return lambda chart: words in condition(chart, kind).get("message", "")

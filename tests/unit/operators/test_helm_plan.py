@@ -215,7 +215,7 @@ def test_charts_of_another_manager_are_its_own(
 def test_too_many_revisions_of_late_are_a_storm() -> None:
     made = [replace(SEEN, version=n, recorded=n, modified_at=n * 10) for n in range(1, 11)]
     assert storm(made[: STORM_UPGRADES - 1], now=100) is None
-    assert storm(made, now=100) == STORM_SECONDS - 70
+    assert storm(made, now=100) == STORM_SECONDS - 80
     assert storm(made, now=100 + STORM_SECONDS) is None
     theirs = [replace(found, recorded=0) for found in made]
     assert storm(theirs, now=100) is None

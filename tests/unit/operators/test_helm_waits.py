@@ -147,12 +147,25 @@ async def test_a_chart_that_changes_all_the_time_is_upgraded_now_and_then(world:
                     "modifiedAt", str(int(world.now.timestamp()))
                 )
         world.seconds += 6
-    assert len(world.helm.calls) <= 6 * 8 + 8
+    assert len(world.helm.calls) <= 6 * 9 + 9
     assert world.ready == ("False", "TooManyUpgrades")
     world.seconds += 600
     await world.settle()
     assert world.ready == ("True", "Deployed")
     assert world.helm.jobs[-1].values == (f'{{"number": {number}}}',)
+
+
+async def test_a_chart_that_fails_and_changes_all_the_time_is_tried_now_and_then(
+    world: World,
+) -> None:
+    world.put(failurePolicy="retry")
+    world.helm.failures = [HelmError("ReleaseError", "no") for _ in range(1000)]
+    while world.seconds < 3600:
+        world.put(values={"at": world.seconds})
+        await world.settle()
+        world.seconds += 6
+    assert 50 < len(world.helm.calls) <= 6 * 15 + 15
+    assert world.ready == ("False", "TooManyUpgrades")
 
 
 async def test_drift_is_looked_for_only_on_request(world: World) -> None:
