@@ -26,6 +26,7 @@ AGAIN_SECONDS = 60.0  # until the next look at a program that has a wanted port
 STALE_SECONDS = 0.5  # until the watch has told what somebody else wrote in between
 NO_NODES = "There are no available nodes for LoadBalancer"
 _REFUSED = frozenset({400, 403, 422})
+_AWAY = frozenset({0, 429, 503})
 
 
 class Balancer:
@@ -48,13 +49,17 @@ class Balancer:
         self._deciding = deciding
         self._namespace = namespace
         self._now = now
-        self._warned: set[tuple[str, str, PortKey]] = set()  # pods that are in a Service's shadow
+        self._warned: set[tuple[str, str, PortKey]] = set()  # pods in another's shadow
         self._stale = 0.0  # seconds that the last look waited for the watch
         self._told: dict[str, str] = {}  # Service → why the API refused
         self._founded = False  # namespace and service account are there
 
     async def reconcile(self, _key: str) -> float | None:
-        """Raises the last error of those that writes ended with, once all were tried."""
+        """
+        Raises the last error of those that writes ended with, once all were tried.
+
+        An API that is away or busy is left in peace at once.
+        """
         decided = await self._deciding.decide()
         await self._warn(decided.shadows)
         for key in self._told.keys() - self._known.services.keys():
@@ -70,6 +75,8 @@ class Balancer:
             try:
                 await step()
             except ApiError as err:
+                if err.code in _AWAY:
+                    raise
                 if err.code == 409:
                     stale = True
                 else:
@@ -110,14 +117,21 @@ class Balancer:
             if live is not None and err.code == 404:
                 return  # the watch tells soon
             if live is None and err.code == 409:
-                raise ApiError(0, err.reason, f"{name} is there and not ours: {err}") from err
+                err = await self._occupied(name, err)
             self._founded = False
             if err.code in _REFUSED:
                 await self._tell_refusal(wanted.service, str(err))
-            raise
+            raise err
         self._told.pop(wanted.service.key, None)
         message = f"Applied LoadBalancer DaemonSet {self._namespace}/{name}"
         await self._tell(wanted.service, "AppliedDaemonSet", message)
+
+    async def _occupied(self, name: str, conflict: ApiError) -> ApiError:
+        """Ours, which the watch has not told yet, is a conflict that passes."""
+        body = await self._client.get(f"{self._collection}/{name}")
+        if daemonset.found_of(body) is not None:
+            return conflict
+        return ApiError(422, conflict.reason, f"DaemonSet {name} is there and not ours")
 
     async def _found(self) -> None:
         """The namespace and the service account of the pods, once."""
@@ -165,12 +179,12 @@ class Balancer:
             await self._tell(service, "SyncLoadBalancerFailed", message, warning=True)
 
     async def _warn(self, shadows: Iterable[Shadow]) -> None:
-        """Pods whose host port reaches a Service instead: each is told once."""
-        fresh = {(shadow.pod.uid, shadow.service, shadow.port): shadow for shadow in shadows}
+        """Pods whose host port reaches another instead: each is told once."""
+        fresh = {(shadow.pod.uid, shadow.owner, shadow.port): shadow for shadow in shadows}
         for key in fresh.keys() - self._warned:
             shadow = fresh[key]
             protocol, number = shadow.port
-            message = f"Service {shadow.service} has {protocol} {number} on {shadow.node}"
+            message = f"{shadow.owner} has {protocol} {number} on {shadow.node}"
             about = _about("Pod", shadow.pod.key, shadow.pod.uid)
             await self._event(about, "HostPortConflict", message, warning=True)
         self._warned = set(fresh)

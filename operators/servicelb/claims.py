@@ -20,12 +20,12 @@ _SHOWN = 4  # nodes that a message names
 
 
 class Shadow(NamedTuple):
-    """A pod with a host port that a Service had before it."""
+    """A pod with a host port that another had before it, and has."""
 
     pod: Pod
     port: PortKey
     node: str
-    service: str
+    owner: str  # "Service default/web", "the kubelet"
 
 
 class Refusal(NamedTuple):
@@ -97,7 +97,7 @@ def settle(
         granted={key: tuple(found) for key, found in ledger.granted.items()},
         refused={key: tuple(found) for key, found in ledger.refused.items()},
         held=ledger.taken,
-        shadows=ledger.shadows,
+        shadows=[*ledger.shadows, *_behind_the_node(nodes, rivals)],
     )
 
 
@@ -178,7 +178,7 @@ def _grant(ledger: _Ledger, service: Service, node: Node) -> None:
         for address in node.addresses:
             ledger.addresses[address, *where] = service.key
         for pod in _pods(ledger.rivals, port, node):
-            ledger.shadows.append(Shadow(pod, where, node.name, service.key))
+            ledger.shadows.append(Shadow(pod, where, node.name, f"Service {service.key}"))
     ledger.granted.setdefault(service.key, []).append(node)
 
 
@@ -204,6 +204,17 @@ def _newer(rivals: Rivals, service: Service, port: Port, node: Node) -> tuple[st
     if node.name == rivals.here and where in rivals.listeners:
         return f"the program {rivals.listeners[where]}", True
     return "", False
+
+
+def _behind_the_node(nodes: Iterable[Node], rivals: Rivals) -> Iterable[Shadow]:
+    """Pods whose host port the node itself uses. Those on its network are parts of the node."""
+    by_name = {node.name: node for node in nodes}
+    for (name, protocol, number), pods in rivals.pods.items():
+        node = by_name.get(name)
+        owner = reserved(Port(protocol, number), node, rivals.api_servers) if node else ""
+        if owner:
+            where = (protocol, number)
+            yield from (Shadow(pod, where, name, owner) for _, pod in pods if not pod.on_host)
 
 
 def _pods(rivals: Rivals, port: Port, node: Node) -> Iterable[Pod]:

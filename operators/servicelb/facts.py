@@ -108,6 +108,7 @@ class Pod:
     uid: str
     node: str  # where it is or shall be
     ports: tuple[HostPort, ...]
+    on_host: bool  # in the node's own network namespace
     service: str  # the Service that it forwards for; "": none
     app: str  # its DaemonSet, where it forwards
     ready: bool
@@ -208,6 +209,7 @@ def pod_of(body: Object, namespace: str) -> Pod | None:
         uid=metadata["uid"],
         node=spec.get("nodeName") or _meant_for(spec),
         ports=ports,
+        on_host=bool(spec.get("hostNetwork")),
         service=f"{labels.get(NAMESPACE_LABEL, '')}/{labels[NAME_LABEL]}" if forwards else "",
         app=labels.get("app", "") if forwards else "",
         ready=(conditions.get("Ready") or {}).get("status") == "True",

@@ -162,6 +162,37 @@ def test_a_service_that_is_always_refused_keeps_no_other_waiting() -> None:
     virtually(work)
 
 
+@pytest.mark.parametrize("code", [0, 429, 503])
+def test_an_api_that_is_away_is_asked_once_in_a_look(code: int) -> None:
+    async def work() -> None:
+        api = cluster(10)
+        api.faults = [ApiError(code, "", "away") for _ in range(3)]
+        operator = Operator(api, native)
+        for left in (2, 1, 0):
+            with pytest.raises(ApiError):
+                await operator.balancer.reconcile("all")
+            assert len(api.faults) == left
+        await operator.balancer.reconcile("all")
+        assert set(api.addresses().values()) == {("10.0.0.1",)}
+
+    virtually(work)
+
+
+def test_a_daemonset_of_somebody_else_is_left_and_told_of() -> None:
+    async def work() -> None:
+        api = cluster(1)
+        path = f"{DAEMONSETS}/svclb-s0-s0-01234"
+        metadata = {"name": "svclb-s0-s0-01234", "namespace": "kube-system"}
+        api.put(path, {"metadata": metadata, "spec": {"template": {"spec": {"containers": []}}}})
+        operator = Operator(api, by_pods)
+        await operator.run(60 * MINUTE)
+        assert api.objects[path]["metadata"]["name"] == metadata["name"]
+        assert [reason for reason, _ in api.events] == ["SyncLoadBalancerFailed"]
+        assert operator.looks < 30
+
+    virtually(work)
+
+
 @pytest.mark.parametrize("step", range(12))
 def test_killed_at_any_step_the_next_one_goes_on_from_there(step: int) -> None:
     async def work() -> None:

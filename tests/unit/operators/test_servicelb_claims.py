@@ -123,8 +123,16 @@ def test_a_pod_that_came_later_takes_nothing_and_is_in_the_shadow() -> None:
     late = pods(pod_body("p", "n", 80), pod_body("q", "n", "127.0.0.1:80"), pod_body("r", "m", 80))
     decided = plan(service(published=("10.0.0.1",)), pods=late)
     assert owners(decided) == {"default/web"}
-    found = [(s.pod.key, s.port, s.node, s.service) for s in decided.shadows]
-    assert found == [("default/p", ("TCP", 80), "n", "default/web")]
+    found = [(s.pod.key, s.port, s.node, s.owner) for s in decided.shadows]
+    assert found == [("default/p", ("TCP", 80), "n", "Service default/web")]
+
+
+def test_a_host_port_that_the_node_uses_itself_is_in_its_shadow() -> None:
+    host = node("n", "10.0.0.1", kubelet=10250)
+    inside = pod_body("p", "n", 10250)
+    itself = pod_body("kubelet", "n", 10250, hostNetwork=True)
+    decided = plan(nodes=(host,), pods=pods(inside, itself))
+    assert [(s.pod.key, s.owner) for s in decided.shadows] == [("default/p", "the kubelet")]
 
 
 def test_a_pod_that_has_finished_has_no_port() -> None:
