@@ -104,8 +104,12 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 def _free() -> int:
     """The number of a device nobody uses; the kernel makes one where there is none."""
-    with _opened(_CONTROL, os.O_RDWR) as control:
-        return fcntl.ioctl(control, _GET_FREE)
+    try:
+        with _opened(_CONTROL, os.O_RDWR) as control:
+            return fcntl.ioctl(control, _GET_FREE)
+    except FileNotFoundError:
+        text = "the kernel has no loop devices: install one with CONFIG_BLK_DEV_LOOP, or run"
+        raise OSError(errno.ENODEV, f"{text} modprobe loop") from None
 
 
 def _node(number: int) -> Path:

@@ -15,7 +15,7 @@ from controlplane.client.base import Client, Object, Reads
 from controlplane.objects import node_selectors
 from node.kubelet import files
 from node.kubelet.base import CLAIMS, NODES, VOLUMES, Recorder, Settings, uid_of
-from node.kubelet.localpath import Backing, LocalPath, mark, of_volume
+from node.kubelet.localpath import Backing, LocalPath, Locks, mark, of_volume
 
 # Of a PersistentVolume's spec, what is no source.
 _COMMON = frozenset(
@@ -41,11 +41,13 @@ class Claimed:
     path: Path
     type: str  # what the folder has to be, in hostPath's words
     backing: Backing | None  # mounted on the path
-    owned_as: str  # the volume's name where fsGroup counts: of local volumes only
+    volume: str  # the name of the PersistentVolume
+    is_local: bool  # fsGroup counts for local volumes, not for the host's own folders
+    alone: bool  # ReadWriteOncePod
 
 
 class Claims:
-    """Without state besides what is mounted, and marks in the pods' folders."""
+    """Without state besides what is mounted, marks in the pods' folders, and locks."""
 
     def __init__(
         self, client: Client, reads: Reads, settings: Settings, recorder: Recorder
@@ -55,6 +57,7 @@ class Claims:
         self._settings = settings
         self._recorder = recorder
         self._local = LocalPath(mark(settings.pods_dir))
+        self._locks = Locks()
 
     async def find(self, pod: Object, name: str, *, template: bool) -> Claimed:
         """
@@ -74,7 +77,7 @@ class Claims:
             raise ValueError(f"PVC {namespace}/{name} is not bound")
         volume = await self._client.get(VOLUMES, "", bound)
         self._check(volume, claim)
-        return _claimed(volume, name)
+        return _claimed(volume, claim)
 
     def _check(self, volume: Object, claim: Object) -> None:
         spec, name = volume["spec"], volume["metadata"]["name"]
@@ -97,33 +100,45 @@ class Claims:
         """As :meth:`mount`, for those who are in a thread: just before a container starts."""
         self._local.ensure(backing)
 
-    def own(self, pod: Object, found: Claimed) -> None:
+    def take(self, pod: Object, found: Claimed, *, writes: bool) -> None:
         """
-        Give a local volume to the pod's group, once in the life of the pod. Blocks.
+        Note that the pod uses the volume, and give a local one to its group. Blocks.
 
-        While another pod uses it, its files are not changed under that one's feet.
+        Once in the life of the pod. While another one uses the volume its files are not
+        changed under that one's feet. ``ValueError`` where it is for one pod and taken.
         """
-        security = pod["spec"].get("securityContext") or {}
-        group, volume = security.get("fsGroup"), found.owned_as
+        with self._locks.held(found.volume):
+            self._take(pod, found, writes=writes)
+
+    def _take(self, pod: Object, found: Claimed, *, writes: bool) -> None:
         top = self._settings.pods_dir
-        done = _mark(top / uid_of(pod), volume)
+        done = _mark(top / uid_of(pod), found.volume)
         if done.exists():
             return
-        others = [p for p in top.glob(f"*/{_mark(Path(), volume)}") if p != done]
+        others = [p for p in top.glob(f"*/{_mark(Path(), found.volume)}") if p != done]
+        if others and found.alone:
+            raise ValueError(
+                "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+            )
+        if writes and found.is_local:
+            self._own(pod, found, shared=bool(others))
         done.mkdir(parents=True)
+
+    def _own(self, pod: Object, found: Claimed, *, shared: bool) -> None:
+        security = pod["spec"].get("securityContext") or {}
+        group = security.get("fsGroup")
         if group is None:
             return
         has = found.path.stat().st_gid
-        if others and has != group:
+        if shared and has != group:
             text = (
-                f"The requested fsGroup is {group}, but the volume {volume} has GID {has}. "
+                f"The requested fsGroup is {group}, but the volume {found.volume} has GID {has}. "
                 "The volume may not be shareable."
             )
             self._recorder.record(pod, "Warning", "AlreadyMountedVolume", text)
-        if not others:
-            lazily = security.get("fsGroupChangePolicy") == "OnRootMismatch"
-            if not (lazily and files.is_owned_by_group(found.path, group)):
-                files.own_by_group(found.path, group)
+        lazily = security.get("fsGroupChangePolicy") == "OnRootMismatch"
+        if not shared and not (lazily and files.is_owned_by_group(found.path, group)):
+            files.own_by_group(found.path, group)
 
 
 def _mark(folder: Path, volume: str) -> Path:
@@ -137,7 +152,7 @@ def _is_owner(pod: Object, claim: Object) -> bool:
     )
 
 
-def _claimed(volume: Mapping[str, Any], claim: str) -> Claimed:
+def _claimed(volume: Mapping[str, Any], claim: Object) -> Claimed:
     spec = volume["spec"]
     for kind in ("hostPath", "local"):
         if kind not in spec:
@@ -146,13 +161,17 @@ def _claimed(volume: Mapping[str, Any], claim: str) -> Claimed:
         if not path.is_absolute() or ".." in path.parts:
             raise ValueError(f"invalid path: {path} must be absolute and must not contain '..'")
         backing = of_volume(volume, path)
+        if kind == "local" and path.is_block_device():
+            raise ValueError("Pinnace does not support local volumes on block devices")
         type_ = spec[kind].get("type", "") if kind == "hostPath" else "Directory"
         return Claimed(
-            claim=claim,
+            claim=claim["metadata"]["name"],
             path=path,
             type="" if backing else type_,
             backing=backing,
-            owned_as=volume["metadata"]["name"] if kind == "local" else "",
+            volume=volume["metadata"]["name"],
+            is_local=kind == "local",
+            alone="ReadWriteOncePod" in (claim["spec"].get("accessModes") or ()),
         )
     kinds = ", ".join(sorted(spec.keys() - _COMMON))
     raise ValueError(f"Pinnace does not support persistent volumes of type {kinds}")

@@ -55,8 +55,13 @@ class Signal:
         return self.available - self.threshold
 
 
+def low_memory(whole: int) -> int:
+    """So many bytes have to be left of a machine's memory."""
+    return min(_LOW_MEMORY, int(whole * _LOW_SHARE))
+
+
 def signals(reading: Reading) -> list[Signal]:
-    low = min(_LOW_MEMORY, int(reading.memory * _LOW_SHARE))
+    low = low_memory(reading.memory)
     out = [
         Signal(
             name="memory.available",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controlplane.objects import quantity
+from node.kubelet.evict import low_memory
 from node.kubelet.stats import memory_info
 
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -37,9 +38,13 @@ def _hugepages(root: Path = Path("/sys/kernel/mm/hugepages")) -> dict[str, str]:
 
 
 def allocatable(whole: Mapping[str, str]) -> dict[str, str]:
-    """All of it, but the part of the disk below which pods are evicted."""
-    disk = quantity.value(whole["ephemeral-storage"])
-    return {**whole, "ephemeral-storage": str(int(disk * (1 - _LOW_DISK)))}
+    """All of it, but what has to be left lest pods are evicted."""
+    disk, memory = quantity.value(whole["ephemeral-storage"]), quantity.value(whole["memory"])
+    return {
+        **whole,
+        "ephemeral-storage": str(int(disk * (1 - _LOW_DISK))),
+        "memory": f"{(memory - low_memory(memory)) // 1024}Ki",
+    }
 
 
 def identity(root: Path = Path("/")) -> dict[str, str]:

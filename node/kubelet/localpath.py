@@ -84,13 +84,27 @@ def mounted(name: str) -> list[Path]:
     ]
 
 
+class Locks:
+    """One for each name, between threads."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, threading.Lock] = {}
+        self._changing = threading.Lock()
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        with self._changing:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            yield
+
+
 class LocalPath:
-    """Mounts images. Its mutable state: one lock for each target, since pods share volumes."""
+    """Mounts images, one at a time for each place, since pods share volumes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._locks: dict[Path, threading.Lock] = {}
-        self._changing = threading.Lock()
+        self._locks = Locks()
 
     def ensure(self, backing: Backing) -> None:
         """
@@ -98,15 +112,8 @@ class LocalPath:
 
         ``ValueError`` or ``OSError`` with the reason why nobody may use the folder.
         """
-        with self._lock(backing.target):
+        with self._locks.held(str(backing.target)):
             _ensure(backing, self._name)
-
-    @contextlib.contextmanager
-    def _lock(self, target: Path) -> Iterator[None]:
-        with self._changing:
-            lock = self._locks.setdefault(target, threading.Lock())
-        with lock:
-            yield
 
 
 def _ensure(backing: Backing, name: str) -> None:

@@ -19,7 +19,7 @@ from aiohttp import web
 from controlplane.client.base import Object
 from controlplane.objects import meta
 from node.cri.base import Runtime, RuntimeFailure
-from node.kubelet import cadvisor, exposition, logs, metrics, spec, stats, streams
+from node.kubelet import exposition, logs, spec, stats, streams
 from node.kubelet.authorize import Authorizer
 from node.kubelet.base import Clock, Settings, all_containers
 from node.kubelet.run import Kubelet
@@ -132,16 +132,26 @@ class KubeletServer:
         body = await stats.summary(self._kubelet, self._runtime, self._clock(), brief=brief)
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
+    # What only Prometheus asks for is loaded when it does: most nodes never need it.
+
     async def _metrics(self, _request: web.Request) -> web.Response:
+        from node.kubelet import metrics
+
         return _page(await metrics.own(self._kubelet))
 
     async def _resources(self, _request: web.Request) -> web.Response:
+        from node.kubelet import metrics
+
         return _page(await metrics.resources(self._kubelet, self._runtime, self._clock()))
 
     async def _cadvisor(self, _request: web.Request) -> web.Response:
+        from node.kubelet import cadvisor
+
         return _page(await cadvisor.metrics(self._kubelet, self._runtime, self._clock()))
 
     async def _probes(self, _request: web.Request) -> web.Response:
+        from node.kubelet import metrics
+
         return _page(metrics.probes(self._kubelet))
 
     def _worker(self, request: web.Request) -> Worker:

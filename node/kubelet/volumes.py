@@ -156,10 +156,10 @@ class Volumes:
             await self._claims.mount(found.backing)
         else:
             await asyncio.to_thread(_host_path, found.path, found.type)
-        if source is not None and source.get("readOnly"):
+        writes = not (source or {}).get("readOnly")
+        if not writes:
             made.readonly.add(name)
-        elif found.owned_as:
-            await asyncio.to_thread(self._claims.own, pod, found)
+        await asyncio.to_thread(self._claims.take, pod, found, writes=writes)
         made.claims[name] = found
         return found.path
 

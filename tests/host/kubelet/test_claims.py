@@ -129,6 +129,21 @@ async def test_a_group_gets_a_local_volume_once_in_the_life_of_a_pod(
     assert group_and_mode(disk) == (4321, 0o2775)
 
 
+async def test_a_volume_for_one_pod_is_not_given_to_a_second(node: Node, disk: Path) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    alone = {"spec": {**BOUND["spec"], "accessModes": ["ReadWriteOncePod"]}}
+    node.api.put(CLAIMS, {"metadata": {"name": "mine", "namespace": "default"}, **BOUND, **alone})
+    node.api.put(PODS, user("first"))
+    await node.ready("first")
+    node.api.put(PODS, user("second"))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    assert node.api.events("FailedMount")[0]["message"].endswith(
+        "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    )
+    node.api.ask_to_delete("first", 0)
+    await node.ready("second")
+
+
 async def test_on_root_mismatch_what_lies_deeper_is_left_alone(node: Node, disk: Path) -> None:
     put_volume(node, disk, None)
     file = private_file(disk)
