@@ -99,7 +99,9 @@ volumeMounts: {{ include "traefik.mounts" . | nindent 2 }}
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-{{- range $name, $value := .Values.runtime }}
+{{- $runtime := deepCopy (default dict .Values.runtime) }}
+{{- with include "traefik.memoryLimit" . }}{{ $runtime = merge $runtime (dict "GOMEMLIMIT" .) }}{{ end }}
+{{- range $name, $value := $runtime }}
 {{- if $value }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}
@@ -107,6 +109,17 @@ volumeMounts: {{ include "traefik.mounts" . | nindent 2 }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* A share of the container's limit, for Go to collect harder before the kernel kills it. */}}
+{{- define "traefik.memoryLimit" -}}
+{{- $limit := include "traefik.scalar" (default "" (default dict (default dict .Values.resources).limits).memory) -}}
+{{- $share := float64 (default 0 .Values.deployment.goMemLimitPercentage) -}}
+{{- if and $limit $share -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 -}}
+{{- $number := regexFind "^[0-9.]+" $limit -}}
+{{- with index $units (trimPrefix $number $limit) }}{{ mulf (float64 $number) . $share | int64 }}B{{ end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "traefik.containerPorts" -}}

@@ -203,6 +203,7 @@ def test_the_pod_has_what_the_values_add(many: Objects) -> None:
     made = container(many, "DaemonSet")
     assert made["resources"] == {"limits": {"memory": "100Mi"}}
     assert {"name": "TZ", "value": "UTC"} in made["env"]
+    assert {"name": "GOMEMLIMIT", "value": "94371840B"} in made["env"]  # 0.9 of the limit
     assert {"name": "ca", "mountPath": "/ca", "readOnly": True} in made["volumeMounts"]
     template = of(many, "DaemonSet")["spec"]["template"]
     assert template["metadata"]["annotations"] == {"a": "b"}
