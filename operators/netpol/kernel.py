@@ -30,6 +30,7 @@ _TABLE_NAME = 1
 _CHANGES = 7  # the multicast group for changes to any ruleset
 _INET = 1
 _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_BRIDGED6 = Path("/proc/sys/net/bridge/bridge-nf-call-ip6tables")
 
 
 class KernelError(Exception):
@@ -112,10 +113,11 @@ class Kernel:
         The pod network sets it too; a machine's own settings may have come later.
         """
         try:
-            if _BRIDGED.read_text().strip() != "1":
-                _BRIDGED.write_text("1")
+            for path in (_BRIDGED, *filter(Path.exists, [_BRIDGED6])):
+                if path.read_text().strip() != "1":
+                    path.write_text("1")
         except FileNotFoundError:
             return "this kernel has no br_netfilter, so traffic between pods cannot be filtered"
         except OSError as err:
-            return f"cannot set net.bridge.bridge-nf-call-iptables: {err}"
+            return f"cannot have traffic on bridges filtered: {err}"
         return ""

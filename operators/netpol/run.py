@@ -28,7 +28,7 @@ class NetworkPolicies:
         self._gate = Gate(
             self._enforcer, self._listing.of, self._kernel.why_not_bridged, config.run_dir
         )
-        closed = config.native and config.network_policy_fail == "closed"
+        closed = config.network_policy_fail == "closed"
         self._facts = Facts(self._enforcer, closed=closed)
 
         if not config.node_name:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from node.host import sysctl
 from node.host.netlink import run_inside
 from node.kubelet.gate import PolicyGate, ask
 from tests.fakes.netpol import Net, Object, Probe, namespace_object, new_net, pod, policy
@@ -209,6 +210,34 @@ def test_an_address_of_this_node_that_no_pod_is_known_to_have_gets_nowhere(
     operator.put("pod", pod("p2", "10.42.0.4"))
     operator.settle()
     assert operator.through("p2", "p1")
+
+
+def test_ipv6_is_judged_like_ipv4(operator: Operator) -> None:
+    node = operator.net.host.node
+    sysctl.ensure("net.bridge.bridge-nf-call-ip6tables", "1", netns=node.path)
+    for number in range(3):
+        inside, address = operator.net.names[f"p{number}"], f"fd00::{number + 2}"
+        inside.ip("addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+        ips = f"10.42.0.{number + 2},{address}"
+        operator.put("pod", pod(f"p{number}", ips, labels={"app": f"p{number}"}))
+    node.ip("addr", "add", "fd00::1/64", "dev", "cni0", "nodad")
+    inside = operator.net.names["p0"]
+    with run_inside(
+        inside.path, lambda: socket.create_server(("::", 7000), family=socket.AF_INET6)
+    ):
+        operator.start()
+        assert connected6(operator.net, "p1", "fd00::2")
+        allow = {"ingress": [{"from": [only("p1")]}]}
+        operator.put("policy", policy("p1", DENY_INGRESS | only("p0") | allow))
+        operator.settle()
+        assert connected6(operator.net, "p1", "fd00::2")
+        assert not connected6(operator.net, "p2", "fd00::2")
+
+
+def connected6(net: Net, inside: str, address: str) -> bool:
+    with run_inside(net.names[inside].path, lambda: socket.socket(socket.AF_INET6)) as client:
+        client.settimeout(2)
+        return client.connect_ex((address, 7000)) == 0
 
 
 def test_the_node_reaches_its_own_pods_and_pods_reach_it_as_egress_allows(
