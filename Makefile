@@ -1,6 +1,6 @@
 # Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench clean setup setup-dev packages images test-fast lock
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ PACKAGES := containerd runc containernetworking-plugins nftables conntrack iprou
 TEST_PACKAGES := dnsutils e2fsprogs faketime
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup images ## Set up what is missing and run a node in the foreground (ARGS="--flag …")
 	@exec $(BIN)/pinnace server --data-dir=$(DATA) $(ARGS)
@@ -26,6 +26,13 @@ test: setup-dev lint ## Set up what is missing; style, types, then every test
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/host
 	@echo "== tests of the whole node"
 	$(BIN)/python -m pytest -q tests/e2e
+
+test-upstream: setup-dev ## Build upstream's Kubernetes (needs Go, takes minutes), and test the operators on it
+	$(BIN)/python -m tests.upstream.build
+	$(BIN)/python -m pytest -q tests/host/operators/test_elsewhere_helm.py tests/host/operators/test_elsewhere_pods.py
+
+operators: setup ## The image and the chart of the operators for another Kubernetes, in build/
+	@$(BIN)/python image-build/operators_image.py build
 
 test-fast: ## The tests that need no root, without set-up
 	$(BIN)/python -m pytest -q -n $(WORKERS) tests/test_repo.py tests/unit tests/conformance
