@@ -47,6 +47,11 @@ class Upstream(Cluster):
     # Of etcd for its clients and for its peers, of controllers and of the scheduler.
     peers: tuple[int, int, int, int]
     ports: dict[str, int] = field(default_factory=dict)  # of the operators' health, by child
+    admin: Path | None = None  # the administrator's kubeconfig, where it is not in ``data``
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.admin or self.data / "admin.yaml"
 
     def start_etcd(self) -> None:
         client, peer = self.peers[:2]
@@ -63,7 +68,7 @@ class Upstream(Cluster):
         }
         self.start_program("etcd", flags)
 
-    def start_api(self, **more: object) -> None:
+    def start_api(self, *, wait: bool = True, **more: object) -> None:
         pki, tls = self.pki, self.pki.tls_dir
         flags = {
             "etcd-servers": f"http://127.0.0.1:{self.peers[0]}",
@@ -77,6 +82,7 @@ class Upstream(Cluster):
             "kubelet-certificate-authority": pki.server_ca,
             "kubelet-client-certificate": pki.admin_client[0],
             "kubelet-client-key": pki.admin_client[1],
+            "kubelet-preferred-address-types": "InternalIP",
             "requestheader-client-ca-file": pki.request_header_ca,
             "requestheader-allowed-names": "system:auth-proxy",
             "requestheader-extra-headers-prefix": "X-Remote-Extra-",
@@ -93,7 +99,8 @@ class Upstream(Cluster):
             **{name.replace("_", "-"): value for name, value in more.items()},
         }
         self.start_program("kube-apiserver", flags)
-        self.until_answers(self._ready)
+        if wait:
+            self.until_answers(self._ready)
 
     def _ready(self) -> bool:
         certificate, key = self.pki.admin_client
