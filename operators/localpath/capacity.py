@@ -14,7 +14,7 @@ from operators.client import ApiError, Client
 from operators.localpath import plan, quantity, sizes
 from operators.localpath.base import ENFORCEMENT, Object, Refused, Support
 from operators.localpath.paths import Configuration
-from operators.localpath.state import CLASSES, NODES, State, read
+from operators.localpath.state import NODES, State, read
 
 _GROUP = "/apis/storage.k8s.io/v1"
 NODE_LABEL = "localpath.pinnace.dev/node"
@@ -37,7 +37,7 @@ class Capacity:
         self._state = state
         self._path = f"{_GROUP}/namespaces/{namespace}/csistoragecapacities"
         self._namespace = namespace
-        self._published: set[str] = set()
+        self._published: dict[str, Object] = {}
 
     async def reconcile(self) -> None:
         node = await read(self._client, f"{NODES}/{self._state.node}")
@@ -45,15 +45,17 @@ class Capacity:
             return  # its arrival is an event
         await self._mark(node)
         wanted = {}
-        for name in list(self._state.classes):
-            body = await self._wanted(name, node)
+        for storage_class in list(self._state.classes.values()):
+            body = await self._wanted(storage_class, node)
             if body:
                 wanted[body["metadata"]["name"]] = body
-        for name in self._published - wanted.keys():
+        for name in self._published.keys() - wanted.keys():
             await self._drop(name)
+            del self._published[name]
         for name, body in wanted.items():
-            await self._publish(name, body)
-        self._published = set(wanted)
+            said = self._published.get(name)
+            if said is None or not _same(said, body):
+                self._published[name] = await self._publish(name, body)
 
     async def _mark(self, node: Object) -> None:
         """The choice of this node, for people to see."""
@@ -68,11 +70,9 @@ class Capacity:
             patch = {"metadata": {"annotations": {ENFORCEMENT: text}}}
             await self._client.merge(f"{NODES}/{self._state.node}", patch)
 
-    async def _wanted(self, class_name: str, node: Object) -> Object | None:
+    async def _wanted(self, storage_class: Object, node: Object) -> Object | None:
         """None: nothing can be made here, which is what no object at all means."""
-        storage_class = await read(self._client, f"{CLASSES}/{class_name}")
-        if storage_class is None:
-            return None
+        class_name = storage_class["metadata"]["name"]
         try:
             room = await self._room(storage_class, self._state.configuration)
         except Refused:
@@ -120,20 +120,20 @@ class Capacity:
             return _MOST
         return sizes.claim_size(left) if kind == "image" else left // sizes.MIB * sizes.MIB
 
-    async def _publish(self, name: str, body: Object) -> None:
+    async def _publish(self, name: str, body: Object) -> Object:
+        """What stands there now."""
         existing = await read(self._client, f"{self._path}/{name}")
         if existing is None:
             try:
-                await self._client.create(self._path, body)
-                return
+                return await self._client.create(self._path, body)
             except ApiError as err:
                 if err.code != 409:
                     raise
                 existing = await self._client.get(f"{self._path}/{name}")
         if _same(existing, body):
-            return
+            return existing
         version = {"resourceVersion": existing["metadata"]["resourceVersion"]}
-        await self._client.replace(
+        return await self._client.replace(
             f"{self._path}/{name}", {**body, "metadata": {**body["metadata"], **version}}
         )
 

@@ -57,15 +57,19 @@ class Claims:
         self._tell = tell
         self._changed = changed
 
-    async def reconcile(self, key: str) -> None:
+    async def reconcile(self, key: str) -> float | None:
+        """After how many seconds it has to be looked at again, although nothing failed."""
+        changes = self._state.changes
         claim = await read_claim(self._client, key)
         self._state.waiting.discard(key)
         if claim is None:
-            return
+            return None
         if plan.wants_volume(claim):
             await self._provision(key, claim)
         elif plan.wants_more(claim):
             await self._expand(claim)
+        missed = key in self._state.waiting and changes != self._state.changes
+        return 0.0 if missed else None
 
     # A volume
 

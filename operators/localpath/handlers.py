@@ -52,17 +52,15 @@ class Seen:
 
     def storage_class(self, body: Body, *, gone: bool) -> None:
         name = body["metadata"]["name"]
-        facts = (body["metadata"].get("resourceVersion"), body["metadata"].get("uid"))
-        if gone or body["provisioner"] != PROVISIONER:
-            known = self._state.classes.pop(name, None)
-            if known is None:
-                return
-        elif self._state.classes.get(name) == facts:
-            return
-        else:
+        known = self._state.classes.pop(name, None)
+        facts = None
+        if not gone and body["provisioner"] == PROVISIONER:
+            facts = {"metadata": {"name": name}, "parameters": dict(body.get("parameters") or {})}
             self._state.classes[name] = facts
-        self._do(CAPACITY)
-        self._retry()
+        if known != facts:
+            self._do(CAPACITY)
+        if known or facts:
+            self._retry()
 
     def snapshot(self, body: Body, *, gone: bool) -> None:
         if gone:
@@ -104,6 +102,7 @@ class Seen:
             self._do(CONFIGURATION)
 
     def _retry(self) -> None:
+        self._state.changes += 1
         for claim in list(self._state.waiting):
             self._add(f"claim {claim}")
 

@@ -71,17 +71,18 @@ class LocalPath:
             tasks.create_task(self._whole.run())
             tasks.create_task(self._queue.run())
 
-    async def _reconcile(self, key: str) -> None:
+    async def _reconcile(self, key: str) -> float | None:
         await self._configured.wait()
         kind, _, name = key.partition(" ")
         if kind == "claim":
-            await self._claims.reconcile(name)
-        elif kind == "volume":
+            return await self._claims.reconcile(name)
+        if kind == "volume":
             await self._volumes.reconcile(name)
         elif kind == "snapshot":
             await self._snapshots.reconcile(name)
         elif kind == "content":
             await self._snapshots.reconcile_content(name)
+        return None
 
     async def _look(self, key: str) -> None:
         if key == CONFIGURATION or not self._configured.is_set():
@@ -101,6 +102,7 @@ class LocalPath:
         found = self._default if body is None else await self._parse(body)
         if found is not None and found != self._state.configuration:
             self._state.configuration = found
+            self._state.changes += 1
             self._whole.add(CAPACITY)
             for claim in list(self._state.waiting):
                 self._queue.add(f"claim {claim}")

@@ -8,7 +8,6 @@ to change.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from operators.client import ApiError, Client
 from operators.localpath.base import Object
@@ -27,8 +26,8 @@ class State:
     node: str
     native: bool
     configuration: Configuration
-    # By name: the generation of what was seen is enough, the rest is read when needed.
-    classes: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, Object] = field(default_factory=dict)  # name and parameters
+    changes: int = 0  # of what a claim may wait for, so that none is missed during a look
     waiting: set[str] = field(default_factory=set)  # keys of claims that were refused
     elsewhere: set[str] = field(default_factory=set)  # volumes to be removed by other nodes
 
