@@ -20,7 +20,7 @@ from operators.netpol.objects import Pod, policy_of
 from operators.netpol.oracle import End, Wanted, allowed
 from operators.netpol.plan import Compiler
 from operators.netpol.rules import FAMILY, TABLE, Facts
-from operators.netpol.table import Table
+from operators.netpol.table import Difference, Table
 
 LOG = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
@@ -35,6 +35,8 @@ class Machine(Protocol):
     """See :class:`operators.netpol.kernel.Kernel`."""
 
     async def load(self, text: str) -> None: ...
+
+    async def change(self, difference: Difference) -> None: ...
 
     async def remove(self) -> None: ...
 
@@ -207,14 +209,14 @@ class Enforcer:
             await self._machine.remove()
         self._loaded = self._whole = False
 
-    async def _load(self, difference: str) -> None:
+    async def _load(self, difference: Difference) -> None:
         if self._whole or not self._loaded:
             self._whole = False
             await self._load_whole()
             self._loaded = True
             self._there.set()
         elif difference:
-            await self._machine.load(difference)
+            await self._machine.change(difference)
 
     async def _load_whole(self) -> None:
         try:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from operators.netpol import conntrack
+from operators.netpol import conntrack, elements
 from operators.netpol.conntrack import Flow
 from operators.netpol.netlink import (
     ADD_MEMBERSHIP,
@@ -23,6 +23,7 @@ from operators.netpol.netlink import (
     subheader,
 )
 from operators.netpol.rules import FAMILY, TABLE
+from operators.netpol.table import Difference
 
 LOG = logging.getLogger(__name__)
 _GET_TABLE = 10 << 8 | 1
@@ -66,6 +67,16 @@ class Kernel:
             raise
         if process.returncode:
             raise KernelError(" ".join(message.decode(errors="replace").split())[:500])
+
+    async def change(self, difference: Difference) -> None:
+        """The same for a difference to what is loaded, without nft where it can do without."""
+        if not difference.elements_only:
+            await self.load(difference.text)
+            return
+        try:
+            await asyncio.to_thread(elements.change, difference.gone, difference.fresh)
+        except OSError as err:
+            raise KernelError(f"elements of sets: {err}") from err
 
     def exists(self) -> bool:
         """Is the table there? Costs some microseconds."""

@@ -45,8 +45,7 @@ class Netfilter:
     def ask(self, kind: int, body: bytes, *, flags: int = ACK) -> list[bytes]:
         """The bodies of the answers, behind the subheader; OSError where the kernel refused."""
         self._sequence += 1
-        length = _HEADER.size + len(body)
-        self.socket.send(_HEADER.pack(length, kind, REQUEST | flags, self._sequence, 0) + body)
+        self.socket.send(packed(self._sequence, kind, flags, body))
         return list(self._answers())
 
     def _answers(self) -> Iterator[bytes]:
@@ -60,6 +59,14 @@ class Netfilter:
                         return
                     raise OSError(-code, os.strerror(-code))
                 yield body[_SUBHEADER.size :]
+
+
+def packed(sequence: int, kind: int, flags: int, body: bytes) -> bytes:
+    """A request as it goes to the kernel."""
+    padding = b"\0" * (-len(body) % 4)
+    return (
+        _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | flags, sequence, 0) + body + padding
+    )
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,10 +6,11 @@ parts in place of old ones yields the text of one nft transaction with only what
 differs, so its cost follows the change and not the table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Owner = tuple[Any, ...]
 Elements = Mapping[str, str]  # key → value; "": of a set
 
@@ -31,6 +32,41 @@ class Part:
 EMPTY = Part()
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """
+    One transaction, in this order. ``elements_only``: nothing is declared, no rule changes.
+
+    ``before`` and ``after`` are in nft's language.
+    """
+
+    target: str
+    before: str = ""
+    gone: Mapping[str, list[str]] = field(default_factory=dict)
+    fresh: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
+    after: str = ""
+
+    @property
+    def elements_only(self) -> bool:
+        return not self.before and not self.after
+
+    def __bool__(self) -> bool:
+        return bool(self.before or self.gone or self.fresh or self.after)
+
+    @property
+    def text(self) -> str:
+        """All of it in nft's language."""
+        gone = [self._list("delete", name, keys) for name, keys in self.gone.items()]
+        fresh = [
+            self._list("add", name, [f"{key} : {value}" if value else key for key, value in found])
+            for name, found in self.fresh.items()
+        ]
+        return "".join((self.before, *gone, *fresh, self.after))
+
+    def _list(self, verb: str, name: str, texts: list[str]) -> str:
+        return f"{verb} element {self.target} {name} {{ {', '.join(texts)} }}\n"
+
+
 class Table:
     """
     The wanted content of one table. Its mutable state is the parts by owner.
@@ -42,8 +78,8 @@ class Table:
         self._target = f"{family} {name}"
         self._parts: dict[Owner, Part] = {}
 
-    def replace(self, parts: Mapping[Owner, Part]) -> str:
-        """The transaction; "" if nothing differs. :data:`EMPTY` removes an owner."""
+    def replace(self, parts: Mapping[Owner, Part]) -> Difference:
+        """The transaction that is needed. :data:`EMPTY` removes an owner."""
         pairs = []
         for owner, new in parts.items():
             old = self._parts.get(owner, EMPTY)
@@ -54,21 +90,20 @@ class Table:
                 del self._parts[owner]
             else:
                 self._parts[owner] = new
-        if not pairs:
-            return ""
-        return "".join((*self._declare(pairs), *self._elements(pairs), *self._remove(pairs)))
+        return self._difference(pairs)
 
     def full(self, fixed: str) -> str:
         """The transaction that replaces whatever the table was, without a gap."""
         target = self._target
-        everything = [(EMPTY, part) for part in self._parts.values()]
-        return "".join(
-            (
-                f"add table {target}\ndelete table {target}\ntable {target} {{\n{fixed}}}\n",
-                *self._declare(everything),
-                *self._elements(everything),
-            )
+        everything = self._difference([(EMPTY, part) for part in self._parts.values()])
+        return f"add table {target}\ndelete table {target}\ntable {target} {{\n{fixed}}}\n" + (
+            everything.text
         )
+
+    def _difference(self, pairs: Sequence[tuple[Part, Part]]) -> Difference:
+        gone, fresh = _elements(pairs)
+        before, after = "".join(self._declare(pairs)), "".join(self._remove(pairs))
+        return Difference(self._target, before, gone, fresh, after)
 
     def _declare(self, pairs: Iterable[tuple[Part, Part]]) -> list[str]:
         """New sets, then new chains, then rules: each may refer to what came before."""
@@ -87,28 +122,6 @@ class Table:
                 rules += [f"add rule {self._target} {name} {rule}\n" for rule in wanted]
         return sets + chains + rules
 
-    def _elements(self, pairs: Iterable[tuple[Part, Part]]) -> list[str]:
-        gone: dict[str, list[str]] = {}
-        fresh: dict[str, list[str]] = {}
-        for old, new in pairs:
-            for name in {**old.elements, **new.elements}:
-                before, now = old.elements.get(name, {}), new.elements.get(name, {})
-                if name in new.sets or name not in old.sets:  # else it goes as a whole
-                    lost = [key for key, value in before.items() if now.get(key) != value]
-                    gone.setdefault(name, []).extend(lost)
-                added = [key for key, value in now.items() if before.get(key) != value]
-                fresh.setdefault(name, []).extend(
-                    f"{key} : {now[key]}" if now[key] else key for key in added
-                )
-        return [*self._list("delete", gone), *self._list("add", fresh)]
-
-    def _list(self, verb: str, elements: Mapping[str, list[str]]) -> list[str]:
-        return [
-            f"{verb} element {self._target} {name} {{ {', '.join(texts)} }}\n"
-            for name, texts in elements.items()
-            if texts
-        ]
-
     def _remove(self, pairs: Iterable[tuple[Part, Part]]) -> list[str]:
         """Flush all that goes before deleting any: they may refer to each other."""
         chains = [name for old, new in pairs for name in old.chains if name not in new.chains]
@@ -118,3 +131,23 @@ class Table:
             *(f"delete chain {self._target} {name}\n" for name in chains),
             *(f"delete set {self._target} {name}\n" for name in sets),
         ]
+
+
+def _elements(
+    pairs: Iterable[tuple[Part, Part]],
+) -> tuple[dict[str, list[str]], dict[str, list[tuple[str, str]]]]:
+    gone: dict[str, list[str]] = {}
+    fresh: dict[str, list[tuple[str, str]]] = {}
+    for old, new in pairs:
+        for name in {**old.elements, **new.elements}:
+            before, now = old.elements.get(name, {}), new.elements.get(name, {})
+            if name in new.sets or name not in old.sets:  # else it goes as a whole
+                lost = [key for key, value in before.items() if now.get(key) != value]
+                gone.setdefault(name, []).extend(lost)
+            added = [(key, value) for key, value in now.items() if before.get(key) != value]
+            fresh.setdefault(name, []).extend(added)
+    return _filled(gone), _filled(fresh)
+
+
+def _filled(found: dict[str, list[T]]) -> dict[str, list[T]]:
+    return {name: elements for name, elements in found.items() if elements}

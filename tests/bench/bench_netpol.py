@@ -115,7 +115,7 @@ def rules_rows(net: Net, policies: int, pods: int) -> list[Row]:
     def change(number: int) -> None:
         told(compiler, made_pod(200, version=2 + number))
         told(compiler, made_pod(5, version=2 + number))
-        texts.append(table.replace(compiler.parts()))
+        texts.append(table.replace(compiler.parts()).text)
 
     change_ms = median_ms(change)
     load_change_ms = median_ms(lambda number: load(texts[number]))

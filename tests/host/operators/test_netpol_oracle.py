@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from operators.netpol import rules
+from node.host.netlink import run_inside
+from operators.netpol import elements, rules
 from operators.netpol.oracle import Wanted
 from operators.netpol.rules import FAMILY, TABLE, Facts
 from operators.netpol.table import Table
@@ -29,6 +30,7 @@ class Kernel:
     """The operator's compiler, and nft in the node's namespace."""
 
     def __init__(self, netns: str) -> None:
+        self._netns = netns
         self._enter = ("nsenter", f"--net={netns}", "--")
         self._told, self._table = Told(), Table(FAMILY, TABLE)
         self.compiler = self._told.compiler
@@ -36,8 +38,11 @@ class Kernel:
 
     def follow(self, world: World) -> None:
         self._told.follow(world)
-        if text := self._table.replace(self.compiler.parts()):
-            self._load(text)
+        difference = self._table.replace(self.compiler.parts())
+        if difference.elements_only:
+            run_inside(self._netns, lambda: elements.change(difference.gone, difference.fresh))
+        else:
+            self._load(difference.text)
         # A source port that comes again would belong to a connection of an earlier example.
         subprocess.run([*self._enter, "conntrack", "-F"], capture_output=True, check=True)
 

@@ -11,6 +11,7 @@ from operators.netpol.facts import Facts
 from operators.netpol.kernel import KernelError
 from operators.netpol.objects import pod_of
 from operators.netpol.plan import Compiler
+from operators.netpol.table import Difference
 from tests.fakes.netpol import Object, pod, policy
 
 
@@ -31,6 +32,9 @@ class Machine:
             raise KernelError(self.refuse.pop())
         self.loaded.append(text)
         self.touched.set()
+
+    async def change(self, difference: Difference) -> None:
+        await self.load(difference.text)
 
     async def remove(self) -> None:
         self.removed += 1

@@ -39,7 +39,7 @@ class Node:
                 )
             else:
                 self.compiler.put_namespace(metadata["name"], labels_of(metadata.get("labels")))
-        return self.table.replace(self.compiler.parts())
+        return self.table.replace(self.compiler.parts()).text
 
     def chain(self, name: str) -> list[str]:
         text = self.table.full("")
