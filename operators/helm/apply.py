@@ -239,17 +239,14 @@ class Charts:
         return 0.0
 
     async def _gate(self, look: Look, step: Step) -> float | None:
-        """What may have to wait: for other charts, for a window, for calmer times."""
+        """What may have to wait: for other charts, for a window."""
         if why := await self._reader.waits_for(look.key, look.chart):
             await self._teller.tell(look.chart, status.working("DependencyNotReady", why))
             return None
         # What began in a window may be finished outside of it: half way is no place to stop.
-        if step is Step.UPGRADE and look.history[-1].status != "failed":
-            if (left := await self._closed(look)) is not None:
-                return left
-            if (left := plan.storm(look.history, now=self._now().timestamp())) is not None:
-                await self._teller.tell(look.chart, status.working(*TOO_MANY))
-                return left
+        began = step is not Step.UPGRADE or look.history[-1].status == "failed"
+        if not began and (left := await self._closed(look)) is not None:
+            return left
         return await self._try(look, step)
 
     async def _closed(self, look: Look) -> float | None:

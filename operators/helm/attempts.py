@@ -14,7 +14,7 @@ from typing import Any
 from operators.helm import failures, status, wanted
 from operators.helm.base import HelmError, Job
 from operators.helm.failures import Attempt, Failure
-from operators.helm.plan import STORM_ATTEMPTS, STORM_SECONDS, Revision
+from operators.helm.plan import STORM_ATTEMPTS, Revision, storm
 from operators.helm.tell import Teller
 
 Object = dict[str, Any]
@@ -44,7 +44,8 @@ class Attempts:
         self._clock = clock
         self._failures: dict[str, Failure] = {}
         self._pending: dict[str, tuple[Revision, float]] = {}  # first seen at
-        self._begun: dict[str, deque[float]] = {}  # the last few attempts, by the clock
+        self._begun: dict[str, deque[float]] = {}  # the last few attempts, newest first
+        self._held: dict[str, int] = {}  # how many of them had to wait for calmer times
 
     def remembered(self, key: str, chart: Object) -> Failure | None:
         if key not in self._failures:
@@ -61,6 +62,7 @@ class Attempts:
         self._pending.pop(key, None)
         if gone:
             self._begun.pop(key, None)
+            self._held.pop(key, None)
 
     def begin(self, key: str) -> float:
         """
@@ -69,10 +71,15 @@ class Attempts:
         Failures have their own pauses, but somebody may change the chart each time.
         """
         begun = self._begun.setdefault(key, deque(maxlen=STORM_ATTEMPTS))
-        now = self._clock()
-        if len(begun) == STORM_ATTEMPTS and now - begun[0] < STORM_SECONDS:
-            return begun[0] + STORM_SECONDS - now
-        begun.append(now)
+        now, held = self._clock(), self._held.get(key, 0)
+        left = storm([now - at for at in begun], held)
+        if left:
+            return left
+        if left is None:
+            self._held.pop(key, None)
+        else:
+            self._held[key] = held + 1
+        begun.appendleft(now)
         return 0.0
 
     def waited(self, key: str, history: Sequence[Revision]) -> float:

@@ -8,7 +8,7 @@ end, which sees the latest state. Nothing is kept of a key that is quiet.
 import asyncio
 from collections.abc import Callable
 
-GAP_SECONDS = 2.0
+GAP_SECONDS = 1.0
 
 
 class Pace:

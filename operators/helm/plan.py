@@ -26,11 +26,12 @@ REVISION_LABEL = "pinnace.dev/helm-revision"
 # A node that stops in the middle of an upgrade is no failure of the chart, but a chart
 # that stops the node each time is.
 INTERRUPTIONS = 3
-# No more upgrades than this in so many seconds, whoever changes the chart so often; and no
-# more attempts, whatever became of them. Helm keeps ten revisions, so more cannot be counted.
-STORM_UPGRADES = 9
-STORM_ATTEMPTS = 15
-STORM_SECONDS = 600
+# So many attempts at a chart in so many seconds are a storm; then each waits longer than the one
+# before it, up to a limit, until it has been calm for as long.
+STORM_ATTEMPTS = 9
+STORM_SECONDS = 600.0
+STORM_FIRST_PAUSE = 30.0
+STORM_LONGEST_PAUSE = 300.0
 
 
 class Step(enum.Enum):
@@ -190,10 +191,16 @@ def _as_recorded(history: Sequence[Revision], memory: Memory) -> Step:
     return Step.UPGRADE if memory.touched else Step.ROLLED_BACK
 
 
-def storm(history: Sequence[Revision], *, now: float) -> float | None:
-    """How many seconds to wait because there were so many revisions of late; None: none."""
-    ages = [now - found.modified_at for found in history if found.ours]
-    recent = sorted(age for age in ages if 0 <= age < STORM_SECONDS)
-    if len(recent) < STORM_UPGRADES:
+def storm(ages: Sequence[float], held: int) -> float | None:
+    """
+    How many seconds the next attempt has to wait because there were so many of late; None: it is
+    calm.
+
+    ``ages``: of the last few attempts, in seconds, newest first; ``held``: how many of them had
+    to wait for this reason since it was calm.
+    """
+    recent = [age for age in ages if age < STORM_SECONDS]
+    if not recent or (not held and len(recent) < STORM_ATTEMPTS):
         return None
-    return STORM_SECONDS - recent[STORM_UPGRADES - 1]
+    pause = min(STORM_FIRST_PAUSE * 2.0 ** min(held, 10), STORM_LONGEST_PAUSE)
+    return max(0.0, pause - recent[0])

@@ -1,5 +1,6 @@
 """Read, anew at each look, all that a HelmChart refers to."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,8 +39,11 @@ class Reader:
             secrets={name: await self.get(f"{core}/secrets/{name}") for name in secrets},
             config_maps={name: await self.get(f"{core}/configmaps/{name}") for name in config_maps},
             kubernetes_api=self._config.kubernetes_api,
-            cluster_ca=read_kubeconfig(self._config.kubeconfig).ca,
+            cluster_ca=await self._authority() if wanted.names_the_api(chart) else "",
         )
+
+    async def _authority(self) -> str:
+        return (await asyncio.to_thread(read_kubeconfig, self._config.kubeconfig)).ca
 
     async def waits_for(self, key: str, chart: Mapping[str, Any]) -> str:
         """

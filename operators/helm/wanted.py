@@ -95,6 +95,11 @@ def names(chart: Object, config: Object | None) -> tuple[frozenset[str], frozens
     return frozenset(secrets - {""}), frozenset({_name(spec, "repoCAConfigMap")} - {""})
 
 
+def names_the_api(chart: Object) -> bool:
+    """Whether the chart comes from the API server, whose authority is the cluster's."""
+    return _names_the_api(spec_of(chart))
+
+
 def authorities_of(chart: Object) -> str:
     """The path of the ConfigMap that holds them; "": there is none."""
     name = _name(spec_of(chart), "repoCAConfigMap")
@@ -246,6 +251,10 @@ def spec_of(thing: Object | None) -> Object:
     return (thing or {}).get("spec") or {}
 
 
+def _names_the_api(spec: Object) -> bool:
+    return API_PLACEHOLDER in f"{spec.get('chart')}{spec.get('repo')}"
+
+
 def _name(spec: Object, field: str) -> str:
     return str((spec.get(field) or {}).get("name") or "")
 
@@ -257,10 +266,21 @@ def _first(*values: Any) -> Any:
 def _layers(spec: Object, inputs: Inputs) -> list[str]:
     layers = [spec.get("valuesContent") or ""]
     if spec.get("values"):
-        layers.append(json.dumps(spec["values"], sort_keys=True))
+        layers.append(_yaml(spec["values"]))
     for entry in spec.get("valuesSecrets") or ():
         layers += _documents(entry, inputs)
     return [layer for layer in layers if layer]
+
+
+def _yaml(values: Any) -> str:
+    """JSON, but for what JSON escapes otherwise than YAML: letters beyond the 16-bit ones."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return re.sub(r"[^\x20-\x7e]", lambda letter: f"\\U{_number(letter[0]):08x}", text)
+
+
+def _number(letter: str) -> int:
+    half = "\ud800" <= letter <= "\udfff"  # of a pair whose other half is not there
+    return 0xFFFD if half else ord(letter)
 
 
 def _documents(entry: Object, inputs: Inputs) -> list[str]:
@@ -322,7 +342,7 @@ def _authorities(spec: Object, inputs: Inputs) -> str:
         if found is None:
             raise Missing(f"ConfigMap {name} is not there")
         texts += [text for _, text in sorted((found.get("data") or {}).items())]
-    if API_PLACEHOLDER in f"{spec.get('chart')}{spec.get('repo')}":
+    if _names_the_api(spec):
         texts.append(inputs.cluster_ca)
     return "\n".join(text.strip() for text in texts if text.strip())
 

@@ -197,7 +197,7 @@ async def test_no_more_than_one_attempt_in_five_minutes_after_ten_failures(
         if restarts:
             world.restart()
         await world.settle()
-        world.seconds += 90
+        world.seconds += 120
     made = len(world.helm.calls) - calls
     assert made <= 36_000 / 300
     assert restarts or made > 36_000 / 500

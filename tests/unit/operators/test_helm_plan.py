@@ -8,8 +8,8 @@ from operators.helm.plan import (
     HASH_LABEL,
     MANAGED_BY,
     REVISION_LABEL,
+    STORM_ATTEMPTS,
     STORM_SECONDS,
-    STORM_UPGRADES,
     UNMANAGED,
     Memory,
     Revision,
@@ -212,12 +212,13 @@ def test_charts_of_another_manager_are_its_own(
     assert managed({"metadata": {"annotations": annotations}}) is expected
 
 
-def test_too_many_revisions_of_late_are_a_storm() -> None:
-    made = [replace(SEEN, version=n, recorded=n, modified_at=n * 10) for n in range(1, 11)]
-    assert storm(made[: STORM_UPGRADES - 1], now=100) is None
-    assert storm(made, now=100) == STORM_SECONDS - 80
-    assert storm(made, now=100 + STORM_SECONDS) is None
-    theirs = [replace(found, recorded=0) for found in made]
-    assert storm(theirs, now=100) is None
-    # A clock that went back makes nobody wait.
-    assert storm(made, now=-1000) is None
+def test_too_many_attempts_of_late_are_a_storm() -> None:
+    ages = [float(n) for n in range(5, 60, 5)][:STORM_ATTEMPTS]
+    assert storm(ages[:-1], 0) is None
+    assert storm(ages, 0) == 25.0
+    assert storm([40.0, *ages[1:]], 0) == 0.0
+    assert storm(ages, 1) == 55.0
+    assert storm(ages[:1], 1) == 55.0
+    assert storm(ages, 20) == 295.0
+    assert storm([], 5) is None
+    assert storm([STORM_SECONDS], 5) is None

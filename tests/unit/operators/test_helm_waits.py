@@ -133,39 +133,45 @@ async def test_what_is_no_window_and_no_interval_is_refused(
     assert words in failed["message"]
 
 
-async def test_a_chart_that_changes_all_the_time_is_upgraded_now_and_then(world: World) -> None:
-    world.put()
-    number = 0
-    # For an hour, ten times a minute.
-    while world.seconds < 3600:
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_chart_that_changes_all_the_time_is_attempted_less_and_less(
+    world: World, failing: bool
+) -> None:
+    world.put(failurePolicy="retry")
+    if failing:
+        world.helm.failures = [HelmError("ReleaseError", "no") for _ in range(1000)]
+    number, calls = 0, []
+    while world.seconds < 2 * 3600:
         number += 1
         world.put(values={"number": number})
         await world.settle()
-        for path, record in world.api.objects.items():
-            if "sh.helm.release" in path:
-                record["metadata"]["labels"].setdefault(
-                    "modifiedAt", str(int(world.now.timestamp()))
-                )
-        world.seconds += 6
-    assert len(world.helm.calls) <= 6 * 9 + 9
+        world.seconds += 15
+        calls.append(len(world.helm.calls))
+    assert calls[-1] < 9 + 10 + 2 * 3600 / 300
     assert world.ready == ("False", "TooManyUpgrades")
-    world.seconds += 600
-    await world.settle()
+    world.helm.failures = []
+    world.seconds += await world.settle() or 0.0
+    assert await world.settle() is None
     assert world.ready == ("True", "Deployed")
     assert world.helm.jobs[-1].values == (f'{{"number": {number}}}',)
 
 
-async def test_a_chart_that_fails_and_changes_all_the_time_is_tried_now_and_then(
-    world: World,
-) -> None:
-    world.put(failurePolicy="retry")
-    world.helm.failures = [HelmError("ReleaseError", "no") for _ in range(1000)]
-    while world.seconds < 3600:
-        world.put(values={"at": world.seconds})
+async def test_after_a_short_storm_the_last_state_comes_soon(world: World) -> None:
+    for number in range(200):  # ten changes a second
+        world.put(values={"number": number})
         await world.settle()
-        world.seconds += 6
-    assert 50 < len(world.helm.calls) <= 6 * 15 + 15
-    assert world.ready == ("False", "TooManyUpgrades")
+        world.seconds += 0.1
+    again = await world.settle()
+    assert again is not None
+    assert again <= 30.0
+    world.seconds += again
+    assert await world.settle() is None
+    assert world.helm.jobs[-1].values == ('{"number": 199}',)
+    # Who changes it now and then later on never waits.
+    for number in range(20):
+        world.seconds += 700
+        world.put(values={"later": number})
+        assert await world.settle() is None
 
 
 async def test_drift_is_looked_for_only_on_request(world: World) -> None:
