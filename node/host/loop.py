@@ -60,10 +60,10 @@ def status(number: int) -> Status | None:
 
 
 def find(image: Path) -> int | None:
-    """The number of the device that shows the whole of a file."""
+    """The number of the device that shows the whole of a file; of several the lowest."""
     found = image.stat()
-    for folder in Path("/sys/block").glob("loop*/loop"):
-        number = int(folder.parent.name.removeprefix("loop"))
+    folders = Path("/sys/block").glob("loop*/loop")
+    for number in sorted(int(folder.parent.name.removeprefix("loop")) for folder in folders):
         shown = status(number)
         if shown is not None and shown.file == (found.st_dev, found.st_ino) and not shown.offset:
             return number
@@ -78,16 +78,13 @@ def attached(image: Path, name: str) -> Iterator[Path]:
     One that somebody left behind is taken over. ``name`` tells later whose it is.
     ``OSError`` where the image is missing or read-only, or no device can be made.
     """
-    number = find(image)
-    if number is not None:
-        with _opened(path_of(number), os.O_RDWR) as device:
-            if _is_taken_over(device, image, name):
-                yield path_of(number)
-                return
     for _ in range(_TRIES):
-        number = _free()
+        known = find(image)
+        number = known if known is not None else _free()
         with _opened(_node(number), os.O_RDWR) as device:
-            if _show(device, image, name):
+            is_ours = _show(device, image, name) if known is None else _take(device, image, name)
+            # Whoever made another one at the same moment: the lower number is the file's.
+            if is_ours and find(image) == number:
                 yield path_of(number)
                 return
     raise OSError(errno.EBUSY, "others took every loop device that was free", str(image))
@@ -154,8 +151,8 @@ def _show_in_steps(device: int, file: int, name: str) -> bool:
     return True
 
 
-def _is_taken_over(device: int, image: Path, name: str) -> bool:
-    """It may be gone, or show another file, by the time that it is open."""
+def _take(device: int, image: Path, name: str) -> bool:
+    """Take over one that shows the image; False: by the time that it is open it is gone."""
     found = image.stat()
     try:
         shown = _status(device)

@@ -142,6 +142,22 @@ def test_a_device_that_somebody_left_is_taken_over(place: Place) -> None:
     place.unmount(image)
 
 
+def test_of_two_devices_that_show_an_image_one_is_used(place: Place) -> None:
+    image = place.image()
+    argv = ["losetup", "--find", "--show", str(image)]
+    made = [
+        subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        for _ in range(2)
+    ]
+    numbers = [int(name.removeprefix("/dev/loop")) for name in made]
+    place.mount(image)
+    entry = mountinfo.at(place.target)
+    assert entry is not None
+    assert entry.device == (loop.MAJOR, min(numbers))
+    subprocess.run(["losetup", "--detach", f"/dev/loop{max(numbers)}"], check=True)
+    place.unmount(image)
+
+
 def test_a_read_only_device_is_not_taken_over(place: Place) -> None:
     image = place.image()
     argv = ["losetup", "--find", "--show", "--read-only", str(image)]
