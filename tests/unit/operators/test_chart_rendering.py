@@ -104,7 +104,7 @@ def template(chart: bytes, case: Mapping[str, Any], folder: Path, *more: str) ->
 
 def _command(chart: bytes, case: Mapping[str, Any], folder: Path, *more: str) -> list[str]:
     (folder / "chart.tgz").write_bytes(chart)
-    given = [case.get("valuesContent", ""), json.dumps(case.get("values") or {})]
+    given = [case.get("valuesContent", ""), yaml.safe_dump(case.get("values") or {})]
     for number, text in enumerate(given):
         (folder / f"{number}.yaml").write_text(text)
     files = [f"--values={folder}/{number}.yaml" for number in range(len(given))]
