@@ -14,6 +14,7 @@ from typing import Any
 import helm_python
 from helm_python import _native
 
+from operators.helm.base import TOO_LARGE
 from operators.helm.library import MAX_HISTORY
 from operators.helm.values import merge, put
 
@@ -23,7 +24,6 @@ _PERMANENT = (
     helm_python.HelmInvalidArgError,
     helm_python.HelmValuesError,
 )
-_TOO_LARGE = "Too long: must have at most"
 Request = dict[str, Any]
 
 
@@ -31,7 +31,7 @@ def answer(request: Request) -> dict[str, Any]:
     try:
         return {"result": _ACTIONS[request["action"]](request)}
     except helm_python.HelmError as err:
-        permanent = isinstance(err, _PERMANENT) or _TOO_LARGE in str(err)
+        permanent = isinstance(err, _PERMANENT) or any(words in str(err) for words in TOO_LARGE)
         # What a network brought may be better next time; what the HelmChart itself holds is not.
         given = bool((request.get("source") or {}).get("content"))
         permanent |= given and isinstance(err, helm_python.HelmChartLoadError)

@@ -117,13 +117,15 @@ class Charts:
         inputs = await self._reader.inputs(key, chart)
         job = wanted.job_of(chart, inputs)
         _refuse_other_driver(chart, job.target)
+        history = await records.history(self._client, job.target)
+        await self._reader.refuse_taken(chart, job.target, history)
         found = [thing for thing in (chart, inputs.config) if thing]
         look = Look(
             key=key,
             chart=chart,
             job=job,
             policy=wanted.failure_policy(chart, inputs.config),
-            history=await records.history(self._client, job.target),
+            history=history,
             attempt=Attempt(
                 hash=wanted.hash_of(job, wanted.ignored_values(chart, inputs)),
                 generation="/".join(str(thing["metadata"].get("generation", 0)) for thing in found),
@@ -268,7 +270,9 @@ class Charts:
             return left
         await self._adopt(look.chart)
         await self._begin(look, step)
-        labels = plan.labels(look.attempt.hash, look.history, step)
+        labels = plan.labels(
+            look.attempt.hash, look.history, step, owner=look.chart["metadata"]["namespace"]
+        )
         try:
             release = await self._perform(look, step, replace(look.job, labels=labels))
         except HelmError as err:

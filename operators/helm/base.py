@@ -82,6 +82,14 @@ class HelmError(Exception):
         self.permanent = permanent
 
 
+# A record, or an object of the chart, that no API takes: before and since v1.31.
+TOO_LARGE = (
+    "Too long: must have at most",
+    "Too long: may not be more than",
+    "request is too large",
+)
+
+
 class Helm(Protocol):
     """One request at a time; each ends within its timeout. Raises :class:`HelmError`."""
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from operators.config import Config
-from operators.helm.base import HelmError, Job, Release, Source, Target
+from operators.helm.base import TOO_LARGE, HelmError, Job, Release, Source, Target
 from operators.helm.library import MARGIN_SECONDS, MAX_HISTORY
 from operators.helm.process import Runner, last_words
 
@@ -208,5 +208,5 @@ def _release(found: dict[str, Any]) -> Release:
 
 def _is_permanent(errors: str) -> bool:
     """The program says why only in words."""
-    known = ("parse error", "failed to parse", "values don't meet", "Too long: must have at most")
+    known = ("parse error", "failed to parse", "values don't meet", *TOO_LARGE)
     return any(words in errors for words in known)

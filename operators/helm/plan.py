@@ -22,6 +22,7 @@ MANAGED_BY = "helmcharts.cattle.io/managed-by"
 MANAGERS = frozenset({"pinnace", "helm-controller"})
 HASH_LABEL = "helmcharts.helm.cattle.io/configHash"
 REVISION_LABEL = "pinnace.dev/helm-revision"
+OWNER_LABEL = "pinnace.dev/helm-chart-namespace"
 
 # A node that stops in the middle of an upgrade is no failure of the chart, but a chart
 # that stops the node each time is.
@@ -60,6 +61,7 @@ class Revision:
     recorded: int  # the number that we gave it; 0: made by somebody else
     modified_at: int  # seconds since 1970
     uid: str = ""  # of its record: a revision of the same number may come after it
+    owner: str = ""  # namespace of the HelmChart that it is of; its name is the release's
 
     @property
     def ours(self) -> bool:
@@ -85,11 +87,15 @@ def managed(chart: Object) -> bool:
 
 
 def labels(
-    config_hash: str, history: Sequence[Revision], step: Step
+    config_hash: str, history: Sequence[Revision], step: Step, *, owner: str
 ) -> tuple[tuple[str, str], ...]:
-    """Of the revision that this step makes."""
+    """Of the revision that this step makes. ``owner``: the namespace of the HelmChart."""
     last = 0 if step is Step.REINSTALL or not history else history[-1].version
-    return ((HASH_LABEL, config_hash), (REVISION_LABEL, str(last + 1)))
+    return (
+        (HASH_LABEL, config_hash),
+        (REVISION_LABEL, str(last + 1)),
+        (OWNER_LABEL, owner),
+    )
 
 
 def history_of(records: Sequence[Object]) -> tuple[Revision, ...]:
@@ -107,6 +113,7 @@ def history_of(records: Sequence[Object]) -> tuple[Revision, ...]:
                 recorded=int(recorded) if recorded.isdecimal() else 0,
                 modified_at=int(modified) if modified.isdecimal() else 0,
                 uid=str(metadata.get("uid") or ""),
+                owner=label.get(OWNER_LABEL, ""),
             )
             found.append(revision)
     return tuple(sorted(found, key=lambda revision: revision.version))

@@ -1,12 +1,14 @@
 """Read, anew at each look, all that a HelmChart refers to."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from operators.client import ApiError, Client
 from operators.config import Config, read_kubeconfig
-from operators.helm import status, wanted
+from operators.helm import plan, status, wanted
+from operators.helm.base import Target
+from operators.helm.plan import Revision
 from operators.helm.tell import path
 from operators.helm.wanted import Inputs, Refused
 
@@ -44,6 +46,23 @@ class Reader:
 
     async def _authority(self) -> str:
         return (await asyncio.to_thread(read_kubeconfig, self._config.kubeconfig)).ca
+
+    async def refuse_taken(
+        self, chart: Mapping[str, Any], target: Target, history: Sequence[Revision]
+    ) -> None:
+        """Raises :class:`Refused` where a HelmChart of another namespace has the same release."""
+        ours = plan.last_ours(history)
+        here = chart["metadata"]["namespace"]
+        if ours is None or ours.owner in {"", here}:
+            return
+        key = f"{ours.owner}/{target.name}"
+        other = await self.chart(key)
+        if other is None or not plan.managed(other):
+            return
+        place = wanted.spec_of(other).get("targetNamespace") or ours.owner
+        if place == target.namespace:
+            message = f"release {target.namespace}/{target.name} is that of HelmChart {key}"
+            raise Refused("ReleaseTaken", message)
 
     async def waits_for(self, key: str, chart: Mapping[str, Any]) -> str:
         """

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -222,6 +223,20 @@ def test_a_chart_that_is_none_is_refused_and_not_tried_again(cluster: Cluster) -
     assert condition(failed, "Failed")["reason"] == "ChartLoadError"
     cluster.delete(f"{CHARTS}/broken")
     cluster.until(CHARTS, "broken", lambda chart: chart is None)
+
+
+def test_a_release_that_no_record_can_hold_is_not_tried_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    files = {"Chart.yaml": "apiVersion: v2\nname: large\nversion: 1.0.0\n"}
+    # What cannot be packed any smaller: a record holds it in base64, twice.
+    files["files/noise"] = base64.b64encode(random.Random(1).randbytes(700_000)).decode()
+    content = base64.b64encode(written(tmp_path, files)).decode()
+    cluster.create(CHARTS, hello("large", chartContent=content))
+    chart = cluster.until(CHARTS, "large", lambda c: condition(c, "Failed").get("status") == "True")
+    assert "Too long" in condition(chart, "Failed")["message"]
+    assert chart["status"]["failure"]["final"]
+    assert revisions(cluster, "large") == {}
 
 
 def test_charts_are_served_again_when_the_api_server_comes_back(cluster: Cluster) -> None:

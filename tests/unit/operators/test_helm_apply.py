@@ -259,3 +259,23 @@ async def test_conflicts_are_forced_only_where_there_can_be_some(
     world.helm.put(TARGET, 1, "deployed", {}, apply_method=applied)
     await world.look()
     assert world.helm.jobs[-1].force_conflicts is expected
+
+
+async def test_two_charts_do_not_fight_over_one_release(world: World) -> None:
+    world.put(targetNamespace="kube-system")
+    await world.look()
+    elsewhere = PATH.replace("kube-system", "other")
+    body = {"metadata": {"name": "web", "namespace": "other", "uid": "o", "resourceVersion": "1"}}
+    body |= {"spec": {"chartContent": "b3RoZXI=", "targetNamespace": "kube-system"}}
+    world.api.objects[elsewhere] = body
+    await world.charts.reconcile("other/web")
+    conditions = world.api.objects[elsewhere]["status"]["conditions"]
+    [ready] = [found for found in conditions if found["type"] == "Ready"]
+    assert ready["reason"] == "ReleaseTaken"
+    assert ready["message"] == "release kube-system/web is that of HelmChart kube-system/web"
+    assert world.helm.calls == ["install"]
+
+    # What nobody claims any more is taken over.
+    del world.api.objects[PATH]
+    await world.charts.reconcile("other/web")
+    assert world.helm.calls == ["install", "upgrade"]

@@ -109,6 +109,37 @@ async def test_an_upgrade_keeps_ten_revisions(tmp_path: Path) -> None:
     ]
 
 
+async def test_what_shall_be_ready_is_waited_for(tmp_path: Path) -> None:
+    await answering(tmp_path, RELEASE).upgrade(Job(target=TARGET, source=JOB.source, wait=True))
+    assert "--wait" in called(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("server_side", "force", "more"),
+    [
+        ("auto", False, []),
+        ("auto", True, ["--force-conflicts"]),
+        ("true", False, ["--server-side=true"]),
+        ("false", True, ["--server-side=false"]),
+    ],
+)
+async def test_a_rollback_names_the_revision(
+    tmp_path: Path, server_side: str, force: bool, more: list[str]
+) -> None:
+    await helm(tmp_path, "exit 0").rollback(
+        TARGET, 3, server_side=server_side, force_conflicts=force
+    )
+    assert called(tmp_path)[:6] == [
+        "configmap",
+        "rollback",
+        "web",
+        "3",
+        "--timeout=60s",
+        "--history-max=10",
+    ]
+    assert called(tmp_path)[6:-2] == more
+
+
 async def test_an_uninstall_waits_and_forgives(tmp_path: Path) -> None:
     await helm(tmp_path, "exit 0").uninstall(TARGET)
     assert {"uninstall", "--wait", "--ignore-not-found"} <= set(called(tmp_path))
@@ -128,7 +159,11 @@ async def test_history_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "permanent"),
-    [("Error: cannot reach the cluster", False), ("Error: parse error at (x)", True)],
+    [
+        ("Error: cannot reach the cluster", False),
+        ("Error: parse error at (x)", True),
+        ("Error: data: Too long: may not be more than 1048576 bytes", True),
+    ],
 )
 async def test_errors_are_told_by_their_words(tmp_path: Path, words: str, permanent: bool) -> None:
     with pytest.raises(HelmError, match=words.replace("(", r"\(").replace(")", r"\)")) as failed:

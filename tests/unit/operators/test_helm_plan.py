@@ -96,9 +96,9 @@ def test_revisions_are_read_from_labels_in_order_of_their_numbers() -> None:
 
 
 def test_a_new_revision_is_labelled_with_its_own_number() -> None:
-    assert dict(labels("h", (), Step.INSTALL))[REVISION_LABEL] == "1"
-    assert dict(labels("h", (SEEN,), Step.UPGRADE))[REVISION_LABEL] == "2"
-    assert dict(labels("h", (SEEN,), Step.REINSTALL))[REVISION_LABEL] == "1"
+    assert dict(labels("h", (), Step.INSTALL, owner="n"))[REVISION_LABEL] == "1"
+    assert dict(labels("h", (SEEN,), Step.UPGRADE, owner="n"))[REVISION_LABEL] == "2"
+    assert dict(labels("h", (SEEN,), Step.REINSTALL, owner="n"))[REVISION_LABEL] == "1"
 
 
 @pytest.mark.parametrize(
