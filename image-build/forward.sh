@@ -60,7 +60,7 @@ rules() { # FAMILY DESTINATION
     echo "  set sources { type $type; flags interval; auto-merge;${ranges:+ elements = { $ranges \};} }"
     echo "  chain prerouting {"
     echo "    type nat hook prerouting priority dstnat; policy accept;"
-    echo "    $1 saddr != $2 $proto dport $SRC_PORT dnat to $target"
+    echo "    $1 saddr != $2 $proto dport $SRC_PORT counter dnat to $target"
     echo "  }"
     echo "  chain forward {"
     echo "    type filter hook forward priority filter; policy accept;"

@@ -178,10 +178,20 @@ class ServiceProxy:
             return
         zone = (node["metadata"].get("labels") or {}).get(_ZONE_LABEL, "")
         addresses = (node.get("status") or {}).get("addresses") or []
-        internal = tuple(a["address"] for a in addresses if a["type"] == "InternalIP")
-        node_ips = tuple(ip for ip in internal if ":" not in ip) or self._facts.node_ips
-        if (zone, node_ips) != (self._facts.zone, self._facts.node_ips):
-            self._facts = dataclasses.replace(self._facts, zone=zone, node_ips=node_ips)
+        named = {
+            kind: tuple(
+                a["address"] for a in addresses if a["type"] == kind and ":" not in a["address"]
+            )
+            for kind in ("InternalIP", "ExternalIP")
+        }
+        facts = dataclasses.replace(
+            self._facts,
+            zone=zone,
+            node_ips=named["InternalIP"] or self._facts.node_ips,
+            external_ips=named["ExternalIP"],
+        )
+        if facts != self._facts:
+            self._facts = facts
             self._dirty |= self._services.keys()
 
     async def _follow(self) -> None:

@@ -2,7 +2,10 @@
 Services and their endpoints become the parts of one nftables table.
 
 A packet's way: the verdict map ``service_ips`` (or ``node_ports`` for the node's
-own addresses) sends the first packet of a connection to a chain of the service:
+own addresses) sends the first packet of a connection to a chain of the service. Where a
+load balancer has an address of this node, ``balancer_ports`` does so for what comes in at any
+other address of the node, too: the address may be that of a router before it, or there
+are more networks than the node's object names.
 
     svc/…    any endpoint, by random or by affinity
     local/…  endpoints on this node only
@@ -34,10 +37,11 @@ _PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the rules depend on besides services: constant but for ``zone`` and ``node_ips``."""
+    """What the rules depend on besides services: constant but for ``zone`` and the addresses."""
 
     node: str
     node_ips: tuple[str, ...]
+    external_ips: tuple[str, ...] = ()  # as its Node object says; a router may have them
     zone: str  # topology.kubernetes.io/zone of the node; "": none
     cluster_cidr: IPv4Network
     service_cidr: IPv4Network
@@ -51,15 +55,18 @@ class Facts:
 def fixed_text(facts: Facts) -> str:
     """The named maps and base chains: everything that no service changes."""
     own = ", ".join(str(address) for address in sorted(facts.own_ips))
-    others = f"ip daddr {facts.service_cidr}" + (f" ip daddr != {{ {own} }}" if own else "")
+    ports = ", ".join(map(str, facts.own_ports))
+    keep = (f"ip daddr {{ {own} }} accept\n" if own else "") + (
+        f"tcp dport {{ {ports} }} fib daddr type local accept" if ports else ""
+    )
+    others = f"ip daddr {facts.service_cidr}"
     mark = f"meta mark set meta mark | {MASQUERADE:#x}"
     unmark = f"meta mark set meta mark & {0xFFFFFFFF ^ MASQUERADE:#x}"
     transports = "meta l4proto { tcp, udp, sctp }"
-    ports = ", ".join(map(str, facts.own_ports))
-    keep = f"tcp dport {{ {ports} }} fib daddr type local return" if ports else ""
     return f"""
 map service_ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
 map node_ports {{ type inet_proto . inet_service : verdict; }}
+map balancer_ports {{ type inet_proto . inet_service : verdict; }}
 map host_ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
 map host_port_ips {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 set hairpins {{ type ipv4_addr . ipv4_addr; }}
@@ -68,7 +75,6 @@ chain refuse {{
   reject
 }}
 chain services {{
-  {keep}
   {others} ip saddr != {facts.cluster_cidr} {mark}
   ip daddr . meta l4proto . th dport vmap @service_ips
   {transports} dnat ip to ip daddr . meta l4proto . th dport map @host_port_ips
@@ -81,10 +87,13 @@ chain node_addresses {{
 }}
 chain prerouting {{
   type nat hook prerouting priority dstnat; policy accept;
-  goto services
+  {keep}
+  jump services
+  fib daddr type local meta l4proto . th dport vmap @balancer_ports
 }}
 chain output {{
   type nat hook output priority -100; policy accept;
+  {keep}
   goto services
 }}
 chain postrouting {{
@@ -104,7 +113,7 @@ def plan_service(service: Service, endpoints: Sequence[Endpoint], facts: Facts) 
     for port in service.ports:
         chosen = choose(endpoints, port, node=facts.node, zone=facts.zone)
         if port.protocol == "udp":
-            udp |= _udp(service, port, chosen)
+            udp |= _udp(service, port, chosen, facts)
         chains |= _port_chains(service, port, chosen, facts)
         sets |= _affinity_sets(service, port, chosen)
         elements |= _port_elements(service, port, chosen, facts)
@@ -167,14 +176,21 @@ def name_of(kind: str, key: ServiceKey, port: Port) -> str:
 
 
 def _udp(
-    service: Service, port: Port, chosen: Chosen
+    service: Service, port: Port, chosen: Chosen, facts: Facts
 ) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
     answers: frozenset[tuple[str, int]] = frozenset({*chosen.cluster, *chosen.local})
     addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
     found = {(address, port.port): answers for address in addresses}
     if port.node_port:
         found["", port.node_port] = answers
+    if _is_here(service, facts):
+        found["", port.port] = answers
     return found
+
+
+def _is_here(service: Service, facts: Facts) -> bool:
+    """An address of the load balancer is one of this node."""
+    return not {*facts.node_ips, *facts.external_ips}.isdisjoint(service.load_balancer_ips)
 
 
 def _hairpins(addresses: Iterable[str]) -> dict[Element, str]:
@@ -298,6 +314,8 @@ def _port_elements(
     }
     if port.node_port:
         elements[Element("node_ports", f"{port.protocol} . {port.node_port}")] = external
+    if _is_here(service, facts):
+        elements[Element("balancer_ports", where)] = balancer
     return elements
 
 

@@ -34,15 +34,11 @@ class Native:
         world = world_of(self._known, here=self._here)
         wanted = plan.newcomers(world, self._held)
         if wanted:
-            found = await asyncio.to_thread(listeners.owners, wanted, self._addresses())
+            found = await asyncio.to_thread(listeners.owners, wanted)
             world = world_of(self._known, here=self._here, listening=found)
         decided = plan.native(world, self._held)
         self._held = decided.held
         return decided
-
-    def _addresses(self) -> list[str]:
-        node = self._known.nodes.get(self._here)
-        return [str(address) for address in node.addresses] if node else []
 
 
 class Forwarded:

@@ -83,6 +83,7 @@ def test_a_client_outside_reaches_a_deployment_by_every_type_of_service(
         f"{inside['clusterIP']}:80/",
         f"{ADDRESS}:{port['ports'][0]['nodePort']}/",
         f"{ADDRESS}:8281/",
+        f"{GATEWAY}:8281/",
         f"{ADDRESS}:8282/",
     ):
         assert "Hello from Pinnace" in lan.until(url, "200 ")
@@ -209,6 +210,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             node.clean_up()
 
 
+NAMES = {8288: "web", 8289: "local", 8290: "walled"}
+
+
 def test_pods_forward_where_the_nodes_do_not(other: Node) -> None:
     space = Space(other, "default")
     space.apply(WEB)
@@ -216,17 +220,28 @@ def test_pods_forward_where_the_nodes_do_not(other: Node) -> None:
     space.apply(balancer("local", 8289, externalTrafficPolicy="Local"))
     space.apply(balancer("walled", 8290, loadBalancerSourceRanges=[f"{FIRST}/32"]))
     with beside(other) as lan, by_pods(other):
-        for name in ("web", "local", "walled"):
+        for name in NAMES.values():
             other.until(lambda name=name: addresses(space, name) == [ADDRESS])
         # An address that no status names: what comes there passes through the pods.
-        for port in (8288, 8289, 8290):
+        for port in NAMES:
             assert "Hello from Pinnace" in lan.until(f"{GATEWAY}:{port}/", "200 ")
+            assert connections(other, port)
         assert lan.ask(f"{GATEWAY}:8290/", source=SECOND, seconds=0.5) == "TimeoutError"
         assert lan.ask(f"{ADDRESS}:8288/", source=SECOND).startswith("200 ")
         space.apply(balancer("walled", 8292))
         assert "Hello from Pinnace" in lan.until(f"{GATEWAY}:8292/", "200 ", source=SECOND)
         conflict(space, other)
     withdraw(space, other)
+
+
+def connections(other: Node, port: int) -> int:
+    """How many the pod of the Service has forwarded."""
+    pods = Space(other, "balancers")
+    label = f"svccontroller.k3s.cattle.io/svcname={NAMES[port]}"
+    [pod] = pods.get("pods", "-l", label)["items"]
+    chain = ("list", "chain", "ip", f"svclb_tcp_{port}", "prerouting")
+    rules = pods.kubectl("exec", pod["metadata"]["name"], "--", "nft", *chain)
+    return int(rules.partition("counter packets ")[2].split()[0])
 
 
 def conflict(space: Space, other: Node) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
 import pytest
 
-from controlplane.objects.resources import ENDPOINT_SLICES, PODS, SERVICES
+from controlplane.objects.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from node.config import Config
 from node.host.nft import Nft
 from node.proxy.apply import ServiceProxy
@@ -47,13 +47,18 @@ def host() -> Iterator[Host]:
 
 @contextlib.asynccontextmanager
 async def running(
-    host: Host, objects: Objects, *, own_ports: tuple[int, ...] = ()
+    host: Host,
+    objects: Objects,
+    *,
+    own_ports: tuple[int, ...] = (),
+    own_ips: frozenset[IPv4Address] = frozenset(),
 ) -> AsyncIterator[ServiceProxy]:
     netns = host.node.path
     proxy = ServiceProxy(
         cast(Config, _Config()),
         objects,
         Nft(netns=netns),
+        own_ips=own_ips,
         own_ports=own_ports,
         netns=netns,
         health_host="127.0.0.1",
@@ -198,6 +203,70 @@ async def test_a_load_balancer_keeps_the_address_of_its_client_with_the_local_po
         web(objects, "10.42.0.2", externalTrafficPolicy="Local", **spec)
         await settled(proxy)
         assert await ask_tcp(host.client, "192.0.2.1", 80) == "one 192.0.2.9"
+
+
+@pytest.mark.parametrize("published", ["192.0.2.1", "198.51.100.1"])
+async def test_a_balancer_of_this_node_is_reached_at_any_address_of_it(
+    host: Host, published: str
+) -> None:
+    """Such as that of another network, or the one to which a router sends what comes for it."""
+    one = host.add_pod("10.42.0.2")
+    host.node.ip("addr", "add", "192.0.2.2/24", "dev", "up0")
+    objects = Objects()
+    addresses = [
+        {"type": "InternalIP", "address": "192.0.2.1"},
+        {"type": "ExternalIP", "address": "198.51.100.1"},
+    ]
+    objects.put(NODES, {"metadata": {"name": "n1"}, "status": {"addresses": addresses}})
+    given = {"loadBalancer": {"ingress": [{"ip": published, "ipMode": "VIP"}]}}
+    web(objects, "10.42.0.2", type="LoadBalancer", status=given)
+    async with Server(one, "one", 8080), running(host, objects) as proxy:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            assert (await ask_tcp(host.client, address, 80)).startswith("one")
+        assert (await ask_tcp(one, "192.0.2.2", 80)).startswith("one")
+        with pytest.raises(ConnectionRefusedError):
+            await ask_tcp(host.node, "127.0.0.1", 80)
+        # With an address of another node only, it is that node's.
+        away = {"loadBalancer": {"ingress": [{"ip": "192.0.2.77", "ipMode": "VIP"}]}}
+        web(objects, "10.42.0.2", type="LoadBalancer", status=away)
+        await settled(proxy)
+        with pytest.raises(ConnectionRefusedError):
+            await ask_tcp(host.client, "192.0.2.2", 80)
+
+
+async def test_source_ranges_hold_at_every_address_of_the_node(host: Host) -> None:
+    one = host.add_pod("10.42.0.2")
+    host.node.ip("addr", "add", "192.0.2.2/24", "dev", "up0")
+    objects = Objects()
+    given = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}}
+    ranges = ["198.51.100.0/24"]
+    web(objects, "10.42.0.2", type="LoadBalancer", status=given, loadBalancerSourceRanges=ranges)
+    async with Server(one, "one", 8080), running(host, objects):
+        for address in ("192.0.2.1", "192.0.2.2"):
+            with pytest.raises(TimeoutError):
+                await ask_tcp(host.client, address, 80, seconds=0.3)
+
+
+async def test_the_nodes_own_dns_is_not_taken_by_a_host_port(host: Host) -> None:
+    one = host.add_pod("10.42.0.2")
+    host.node.ip("addr", "add", "10.43.0.10/32", "dev", "lo")
+    objects = Objects()
+    port = {"containerPort": 8080, "hostPort": 53}
+    pod = {
+        "metadata": {"namespace": "default", "name": "one"},
+        "spec": {"nodeName": "n1", "containers": [{"ports": [port]}]},
+        "status": {"podIP": "10.42.0.2", "phase": "Running"},
+    }
+    objects.put(PODS, pod)
+    own = frozenset({IPv4Address("10.43.0.10")})
+    async with (
+        Server(one, "pod", 8080),
+        Server(host.node, "dns", 53),
+        running(host, objects, own_ips=own),
+    ):
+        assert (await ask_tcp(one, "10.43.0.10", 53)).startswith("dns")
+        assert (await ask_tcp(host.node, "10.43.0.10", 53)).startswith("dns")
+        assert (await ask_tcp(host.client, "192.0.2.1", 53)).startswith("pod")
 
 
 @pytest.mark.parametrize("how", ["load balancer", "external IP", "host port"])

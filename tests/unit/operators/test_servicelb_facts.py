@@ -4,7 +4,7 @@ import os
 import sys
 import tracemalloc
 from pathlib import Path
-from socket import create_server
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -132,26 +132,29 @@ def line(table: Path, entry: str) -> None:
         file.write(f"   0: {entry}\n")
 
 
-def process(
-    proc: Path, number: int, name: str, inode: int, *, cgroup: str = "/system.slice"
-) -> None:
+def process(proc: Path, number: int, name: str, inode: int, **more: str) -> None:
+    """``cgroup`` and ``parent`` as strings."""
     folder = proc / str(number)
     (folder / "fd").mkdir(parents=True)
     (folder / "fd" / "3").symlink_to(f"socket:[{inode}]")
     (folder / "comm").write_text(f"{name}\n")
-    (folder / "cgroup").write_text(f"0::{cgroup}\n")
+    (folder / "cgroup").write_text(f"0::{more.get('cgroup', '/system.slice')}\n")
+    (folder / "stat").write_text(f"{number} (a) b) S {more.get('parent', '1')} 0 0\n")
 
 
 TAIL = "00000000:00000000 00:00000000 00000000     0        0"
 
 
 @pytest.mark.skipif(sys.byteorder == "big", reason="the table is written for little endian")
-def test_programs_that_listen_are_found_and_those_in_pods_left_out(tmp_path: Path) -> None:
+def test_programs_that_listen_are_found_but_not_those_of_pods_and_of_the_daemon(
+    tmp_path: Path,
+) -> None:
     anywhere, own, loop = "00000000", "0100000A", "0100007F"
     for address, port, state, inode in [
         (anywhere, 22, "0A", 1),
         (own, 80, "0A", 2),
         (loop, 81, "0A", 3),
+        (anywhere, 85, "0A", 7),
         (anywhere, 82, "01", 4),
         (anywhere, 83, "0A", 5),
     ]:
@@ -164,8 +167,9 @@ def test_programs_that_listen_are_found_and_those_in_pods_left_out(tmp_path: Pat
     process(tmp_path, 11, "nginx", 2)
     process(tmp_path, 12, "inpod", 5, cgroup="/kubepods/burstable/x")
     process(tmp_path, 13, "six", 6)
+    process(tmp_path, 14, "sibling", 7, parent=str(os.getppid()))
     wanted = {("TCP", port) for port in range(20, 90)} | {("UDP", 8472)}
-    assert owners(wanted, ["10.0.0.1", "fd00::1"], tmp_path) == {
+    assert owners(wanted, tmp_path) == {
         ("TCP", 22): "sshd",
         ("TCP", 80): "nginx",
         ("TCP", 84): "six",
@@ -173,13 +177,24 @@ def test_programs_that_listen_are_found_and_those_in_pods_left_out(tmp_path: Pat
     }
 
 
-def test_a_real_listener_of_this_machine_is_found(unused_tcp_port: int) -> None:
-    with create_server(("127.0.0.1", unused_tcp_port)):
-        found = owners({("TCP", unused_tcp_port)}, ["127.0.0.1"])
-        assert set(found) == {("TCP", unused_tcp_port)}
-        comm = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
-        assert found["TCP", unused_tcp_port] in {comm, ""}
-    assert owners({("TCP", unused_tcp_port)}, ["127.0.0.1"]) == {}
+LISTEN = """
+import socket, sys
+servers = [socket.create_server((address, 0)) for address in ("0.0.0.0", "127.0.0.1")]
+print(*(server.getsockname()[1] for server in servers), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_real_listener_of_this_machine_is_found_and_one_on_loopback_is_not() -> None:
+    argv = [sys.executable, "-c", LISTEN]
+    with Popen(argv, stdin=PIPE, stdout=PIPE, text=True) as child:
+        assert child.stdout is not None
+        one, two = (("TCP", int(port)) for port in child.stdout.readline().split())
+        comm = Path(f"/proc/{child.pid}/comm").read_text().strip()
+        in_pod = "kubepods" in Path("/proc/self/cgroup").read_text()
+        assert owners({one, two}) == ({} if in_pod else {one: comm})
+        child.communicate()
+    assert owners({one, two}) == {}
 
 
 def test_a_service_keeps_its_trouble_until_the_condition_goes() -> None:
