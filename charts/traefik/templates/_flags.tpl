@@ -50,6 +50,6 @@ Called with a dict: path, value.
 {{- include "traefik.flags" (dict "path" $key "value" $value) -}}
 {{- end -}}
 {{- range concat (default list .Values.globalArguments) (default list .Values.additionalArguments) }}
-- {{ tpl . $ | quote }}
+- {{ . | quote }}
 {{- end -}}
 {{- end -}}

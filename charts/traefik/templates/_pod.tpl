@@ -20,15 +20,17 @@ spec:
   {{- if not (kindIs "invalid" $deployment.hostUsers) }}
   hostUsers: {{ $deployment.hostUsers }}
   {{- end }}
-  {{- $placed := pick .Values "priorityClassName" "nodeSelector" "affinity" "tolerations" }}
+  {{- $placed := pick .Values "priorityClassName" "nodeSelector" "tolerations" }}
   {{- $chosen := pick $deployment "dnsPolicy" "dnsConfig" "hostAliases" "imagePullSecrets" "runtimeClassName" "initContainers" }}
   {{- range $key, $value := merge $placed $chosen }}
   {{- with $value }}
   {{ $key }}: {{ kindIs "string" . | ternary (toYaml .) (toYaml . | nindent 4) }}
   {{- end }}
   {{- end }}
-  {{- with .Values.topologySpreadConstraints }}
-  topologySpreadConstraints: {{ tpl (toYaml .) $ | nindent 4 }}
+  {{- range $key, $value := pick .Values "affinity" "topologySpreadConstraints" }}
+  {{- with $value }}
+  {{ $key }}: {{ tpl (toYaml .) $ | nindent 4 }}
+  {{- end }}
   {{- end }}
   {{- with .Values.podSecurityContext }}
   securityContext: {{ toYaml . | nindent 4 }}
@@ -161,6 +163,10 @@ volumeMounts: {{ include "traefik.mounts" . | nindent 2 }}
 - name: plugins
   mountPath: /plugins-storage
 {{- end }}
+{{- range $name, $plugin := .Values.experimental.localPlugins }}
+- name: {{ $name | replace "." "-" }}
+  mountPath: {{ $plugin.mountPath }}
+{{- end }}
 {{- if .Values.providers.file.enabled }}
 - name: dynamic
   mountPath: /etc/traefik/dynamic
@@ -189,6 +195,11 @@ volumeMounts: {{ include "traefik.mounts" . | nindent 2 }}
 {{- if .Values.experimental.plugins }}
 - name: plugins
   emptyDir: {}
+{{- end }}
+{{- range $name, $plugin := .Values.experimental.localPlugins }}
+- name: {{ $name | replace "." "-" }}
+  hostPath:
+    path: {{ required (printf "experimental.localPlugins.%s: only those with a hostPath are supported" $name) $plugin.hostPath }}
 {{- end }}
 {{- if .Values.providers.file.enabled }}
 - name: dynamic

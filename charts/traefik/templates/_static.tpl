@@ -27,9 +27,16 @@ entryPoints:
 {{- with default $values.certResolvers $values.certificatesResolvers }}
 certificatesResolvers: {{ toYaml . | nindent 2 }}
 {{- end }}
-{{- with include "traefik.filled" $values.experimental }}
+{{- with include "traefik.filled" (include "traefik.experimental" $values.experimental | fromYaml) }}
 experimental: {{ . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Of a plugin on the node's disk, where it lies is not Traefik's affair. */}}
+{{- define "traefik.experimental" -}}
+{{- $local := dict -}}
+{{- range $name, $plugin := .localPlugins }}{{ $_ := set $local $name (pick $plugin "moduleName" "settings") }}{{ end -}}
+{{- omit . "localPlugins" | merge (dict "localPlugins" $local) | toYaml -}}
 {{- end -}}
 
 {{/* One port of the values as an entry point. Called with a dict: port, ports. */}}

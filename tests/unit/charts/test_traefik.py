@@ -238,6 +238,27 @@ def test_within_a_namespace_it_asks_for_no_more_than_that(draw: Draw) -> None:
     assert not resources & {"nodes", "namespaces", "ingressclasses"}
 
 
+def test_what_is_the_users_own_is_taken_as_it_is(draw: Draw) -> None:
+    objects = draw(
+        "traefik",
+        """
+additionalArguments: ["--accesslog.format={{ .Method }}"]
+serviceAccount: {name: mine}
+experimental:
+  localPlugins: {demo: {moduleName: example.com/demo, hostPath: /opt/demo, mountPath: /p}}
+""",
+    )
+    given = arguments(objects)
+    assert "--accesslog.format={{ .Method }}" in given
+    assert [flag for flag in given if "demo" in flag] == [
+        "--experimental.localPlugins.demo.moduleName=example.com/demo"
+    ]
+    assert not [item for item in objects if item["kind"] == "ServiceAccount"]
+    pod = of(objects, "Deployment")["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "mine"
+    assert {"name": "demo", "hostPath": {"path": "/opt/demo"}} in pod["volumes"]
+
+
 def test_the_example_gives_what_it_says(draw: Draw) -> None:
     text = (ROOT / "examples" / "traefik-config.yaml").read_text()
     objects = draw("traefik", yaml.safe_load(text)["spec"]["valuesContent"])
