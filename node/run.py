@@ -34,6 +34,7 @@ from node.kubelet.authorize import Authorizer
 from node.kubelet.evictor import Evictor
 from node.kubelet.gate import policy_gate
 from node.kubelet.housekeeping import Housekeeper
+from node.kubelet.images import normalise
 from node.kubelet.node import NodeAgent
 from node.kubelet.preload import Preloader
 from node.kubelet.run import Kubelet
@@ -81,7 +82,14 @@ async def _work(
     nft = Nft()
     gate = await policy_gate(config, nft)
     kubelet = Kubelet(config, client, cache, cache, runtime=runtime, clock=now, gate=gate)
-    housekeeper = Housekeeper(kubelet, runtime, now)
+    images = Preloader(
+        config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
+    )
+
+    async def kept() -> frozenset[str]:
+        return await images.pinned() | {normalise(config.pause_image)}
+
+    housekeeper = Housekeeper(kubelet, runtime, now, kept=kept)
     evictor = Evictor(kubelet, runtime, housekeeper, data_dir=config.data_dir, clock=now)
     node = NodeAgent(
         config, client, runtime, kubelet.recorder, clock=now, held=lambda: evictor.held
@@ -90,9 +98,6 @@ async def _work(
     kubelet.held = lambda: evictor.held
     kubelet.on_stirred.append(evictor.wake)
     kubelet.on_runtime.append(node.runtime_changed)
-    images = Preloader(
-        config.images_dir, config.containerd_socket, config.agent_dir / "images.json", runtime
-    )
     authorizer = Authorizer(client, config.node_name, time.monotonic)
     imported = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

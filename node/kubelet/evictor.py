@@ -21,6 +21,7 @@ from node.kubelet import evict, spec, stats, usage
 from node.kubelet.base import CONTAINER_NAME, POD_UID, Clock
 from node.kubelet.evict import Reading, Signal, Taken
 from node.kubelet.housekeeping import Housekeeper
+from node.kubelet.preload import ImportFailed
 from node.kubelet.run import Kubelet
 from node.kubelet.usage import NOTHING, Tree
 from node.kubelet.worker import Worker
@@ -168,11 +169,18 @@ class Evictor:
         removed = 0
         if signal.condition == evict.DISK:
             wanted = signal.reclaim - signal.headroom if signal.resource == evict.STORAGE else None
-            removed = await self._housekeeper.reclaim(wanted)
+            removed = await self._remove_images(wanted)
             left = evict.met(evict.signals(await self._read()), self._short)
             if signal.name not in {other.name for other in left}:
                 return True
         return await self._send_away(signal) or bool(removed)
+
+    async def _remove_images(self, wanted: int | None) -> int:
+        try:
+            return await self._housekeeper.reclaim(wanted)
+        except (RuntimeFailure, ImportFailed, OSError) as err:
+            _log.warning("no images were removed: %s", err)  # then it is the pods' turn
+            return 0
 
     async def _send_away(self, signal: Signal) -> bool:
         workers = {uid: w for uid, w in self._kubelet.workers.items() if _may_go(w)}

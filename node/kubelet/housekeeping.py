@@ -11,7 +11,7 @@ import gzip
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ _IMAGES_EVERY = timedelta(minutes=5)
 _MAX_LOG, _MAX_FILES = 10 << 20, 5
 _HIGH, _LOW = 0.85, 0.80
 _MIN_AGE = timedelta(minutes=2)
+Kept = Callable[[], Awaitable[frozenset[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,14 @@ def _compress(path: Path) -> None:
 class Housekeeper:
     """Its mutable state: since when each image is unused, and the last look at the disk."""
 
-    def __init__(self, kubelet: Kubelet, runtime: Runtime, clock: Clock) -> None:
+    def __init__(
+        self, kubelet: Kubelet, runtime: Runtime, clock: Clock, *, kept: Kept | None = None
+    ) -> None:
+        """``kept``: the names of images that must stay, used or not."""
         self._kubelet = kubelet
         self._runtime = runtime
         self._clock = clock
+        self._kept = kept
         self._unused_since: dict[str, datetime] = {}
         self._looked: datetime | None = None
 
@@ -141,6 +146,8 @@ class Housekeeper:
         found = await asyncio.to_thread(os.statvfs, places[0].mountpoint)
         disk = Disk(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
         images, used = await self._unused(now)
+        if to_remove(images, used, disk, self._unused_since, now=now):
+            used |= await self._ids_kept(images)
         for image in to_remove(images, used, disk, self._unused_since, now=now):
             await self._remove(image)
 
@@ -152,6 +159,11 @@ class Housekeeper:
             i.id: self._unused_since.get(i.id, now) for i in images if i.id not in used
         }
         return images, used
+
+    async def _ids_kept(self, images: Iterable[Image]) -> frozenset[str]:
+        """containerd 1.6 does not tell which images are pinned, so their names are asked for."""
+        names = await self._kept() if self._kept is not None else frozenset[str]()
+        return frozenset(image.id for image in images if not names.isdisjoint(image.tags))
 
     async def _remove(self, image: Image) -> None:
         _log.info("removing image %s", image.tags or image.id)
@@ -165,6 +177,7 @@ class Housekeeper:
         """
         now = self._clock()
         images, used = await self._unused(now)
+        used |= await self._ids_kept(images)
         chosen = enough(images, used, wanted, key=lambda i: self._unused_since.get(i.id, now))
         for image in chosen:
             await self._remove(image)

@@ -29,7 +29,7 @@ _SETTLE = 0.5  # seconds without a write
 
 
 class ImportFailed(Exception):
-    """``ctr`` refused the archive; the text is its own."""
+    """``ctr`` refused; the text is its own."""
 
 
 class Preloader:
@@ -92,6 +92,12 @@ class Preloader:
         named = [line.split()[1] for line in output.splitlines() if line.startswith("unpacking ")]
         after = {tag for image in await self._runtime.images() for tag in image.tags}
         return list(dict.fromkeys([*named, *sorted(after - before)]))
+
+    async def pinned(self) -> frozenset[str]:
+        """The names of all images that must stay. :class:`ImportFailed` where nobody can tell."""
+        key, _, value = _PIN.partition("=")
+        listed = await self._ctr("images", "list", "--quiet", f'labels."{key}"=={value}')
+        return frozenset(listed.split())
 
     def _base(self) -> list[str]:
         return ["ctr", "--address", str(self._socket), "--namespace", "k8s.io"]

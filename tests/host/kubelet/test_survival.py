@@ -4,12 +4,15 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from node.kubelet.base import PODS
+from node.kubelet.housekeeping import Housekeeper
+from node.kubelet.preload import Preloader
 from tests.host.cri.containerd import Containerd
 from tests.host.kubelet.conftest import Node, config, pod, until
 
@@ -100,3 +103,26 @@ async def test_a_sandbox_that_dies_is_replaced(node: Node) -> None:
 
     await node.api.until(reborn)
     assert node.status("phoenix")["containerStatuses"][0]["restartCount"] == 1
+
+
+async def test_images_that_are_used_or_came_with_the_appliance_are_never_removed(
+    own_node: Node,
+) -> None:
+    node, pause = own_node, "registry.test/pause:1"
+    node.containerd.ctr("-n", "k8s.io", "images", "label", pause, "io.cri-containerd.pinned=pinned")
+    node.api.put(PODS, pod("user"))
+    await node.ready("user")
+    assert node.kubelet is not None
+    socket = node.containerd.socket
+    record = node.config.data_dir / "images.json"
+    loader = Preloader(node.config.images_dir, socket, record, node.runtime)
+    assert await loader.pinned() == {pause}
+    keeper = Housekeeper(node.kubelet, node.runtime, lambda: datetime.now(UTC), kept=loader.pinned)
+    assert await keeper.reclaim(0) == 0
+    assert await keeper.reclaim(None) == 1
+    left = {tag for image in await node.runtime.images() for tag in image.tags}
+    assert left == {"registry.test/busybox:1", pause}
+    await node.stop()
+    await node.start()
+    node.api.put(PODS, pod("another"))
+    await node.ready("another")
