@@ -29,7 +29,9 @@ class LocalPath:
         self._namespace = config.namespace
         self._default = paths.default(config.storage_dir)
         self._state = State(
-            node=config.node_name, native=config.native, configuration=self._default
+            node=config.node_name if config.native else "",
+            native=config.native,
+            configuration=self._default,
         )
         self._pods = HelperPods(parts.client, self._state, namespace=config.namespace)
         programs = Programs(config.path, {"PYTHONPATH": str(config.program_dir)})
