@@ -29,6 +29,7 @@ NODE_LIMIT = 420.0
 AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
     "proxy": "Service proxy",
     "dns": "Cluster DNS",
+    "operators": "Operators",
 }
 PLACED = {
     "scheduler.1_node": "placing, 1 node",
