@@ -10,8 +10,8 @@ ARGS ?=
 DATA ?= /var/lib/pinnace
 WORKERS ?= 2
 # The runtime, and static programs that become the images of a node without a registry.
-PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates python3-venv
-TEST_PACKAGES := dnsutils e2fsprogs faketime
+PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates e2fsprogs mount python3-venv
+TEST_PACKAGES := dnsutils faketime
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
