@@ -24,7 +24,16 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_Base):  # type: ignore[misc] # libyaml's loader where there is one
-    pass
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        """Keys as JSON has them: ``404:`` is "404" and ``yes:`` is "true"."""
+        found = super().construct_mapping(node, deep)
+        return {_key(key): value for key, value in found.items()}
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return key if isinstance(key, str) else str(key)
 
 
 _Loader.yaml_implicit_resolvers = {

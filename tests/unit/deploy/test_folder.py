@@ -96,6 +96,15 @@ def test_dates_stay_text() -> None:
     assert parse(text.encode())[0]["date"] == "2026-01-02"
 
 
+def test_keys_are_text_whatever_yaml_takes_them_for() -> None:
+    text = (
+        CONFIG_MAP.partition("\ndata:")[0]
+        + "\ndata: {404: a, true: b, 1.5: c, nested: {1: {2: d}}}"
+    )
+    found = parse(text.encode())[0]["data"]
+    assert found == {"404": "a", "true": "b", "1.5": "c", "nested": {"1": {"2": "d"}}}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
