@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from controlplane.client.base import Change, Object, Reads
-from controlplane.objects.meta import annotations, clone, is_deleting
+from controlplane.objects.meta import annotations, clone, condition, is_deleting
 from controlplane.objects.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    PODS,
     STORAGE_CLASSES,
 )
-from controlplane.reconcile import volumes
+from controlplane.reconcile import pods, volumes
 from controlplane.reconcile.base import Controller, Key, Record, SetStatus, Update, Write
 
 # Both names, as provisioners of any age look for them.
@@ -62,14 +63,45 @@ def _find(claim: Object, reads: Reads) -> Iterator[Write]:
         yield Update(PERSISTENT_VOLUME_CLAIMS, body)  # and look again
         return
     if waits:
-        text = "waiting for first consumer to be created before binding"
-        yield Record(claim, "Normal", "WaitForFirstConsumer", text)
+        yield _wait(claim, reads)
     elif class_name:
         yield from _ask_for_one(claim, storage, class_name)
     else:
         text = "no persistent volumes available for this claim and no storage class is set"
         yield Record(claim, "Normal", "FailedBinding", text)
     yield from _set_phase(claim, "Pending")
+
+
+def _wait(claim: Object, reads: Reads) -> Record:
+    """Whom the claim waits for: a pod to come, or one to be placed."""
+    meta = claim["metadata"]
+    names = [
+        pod["metadata"]["name"]
+        for pod in reads.list(PODS, meta["namespace"])
+        if _is_unplaced(pod) and meta["name"] in _claims_of(pod)
+    ]
+    if not names:
+        text = "waiting for first consumer to be created before binding"
+        return Record(claim, "Normal", "WaitForFirstConsumer", text)
+    noun = "pods" if len(names) > 1 else "pod"
+    text = f"waiting for {noun} {','.join(names)} to be scheduled"
+    return Record(claim, "Normal", "WaitForPodScheduled", text)
+
+
+def _is_unplaced(pod: Object) -> bool:
+    """Tried, and for now without a node."""
+    found = condition(pod, "PodScheduled") or {}
+    return found.get("status") == "False" and pods.is_active(pod)
+
+
+def _claims_of(pod: Object) -> frozenset[str]:
+    found = []
+    for volume in pod["spec"].get("volumes") or ():
+        if volume.get("persistentVolumeClaim"):
+            found.append(volume["persistentVolumeClaim"]["claimName"])
+        elif volume.get("ephemeral"):
+            found.append(f"{pod['metadata']['name']}-{volume['name']}")
+    return frozenset(found)
 
 
 def _default_class(claim: Object, reads: Reads) -> str | None:
@@ -224,6 +256,11 @@ def _keys_for(change: Change, reads: Reads) -> Iterator[Key]:
         yield from _unbound(reads, change.name)
         yield from _unbound(reads, "")  # it may be the default now
         return
+    if change.resource == PODS:
+        if change.new is not None and _is_unplaced(change.new):
+            for name in _claims_of(change.new):
+                yield Key(change.namespace, name)
+        return
     for volume in (change.old, change.new):
         held = volume["spec"].get("claimRef") if volume is not None else None
         if held:
@@ -250,7 +287,7 @@ _BOTH = frozenset({PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES})
 CLAIM_BINDER = Controller(
     name="persistentvolume-controller",
     primary=PERSISTENT_VOLUME_CLAIMS,
-    reads=frozenset({PERSISTENT_VOLUMES, STORAGE_CLASSES}),
+    reads=frozenset({PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES}),
     writes=_BOTH,
     shares=_BOTH,
     reconcile=_reconcile,

@@ -437,3 +437,19 @@ async def test_changing_the_attributes_of_a_volume_is_refused_by_name() -> None:
         body = {"spec": {"volumeAttributesClassName": "gold"}}
         await made.client.patch(PERSISTENT_VOLUME_CLAIMS, "default", "data", body=body)
         await made.until(lambda: "VolumeModifyFailed" in made.reasons("data"))
+
+
+async def test_a_claim_tells_which_pods_it_waits_for() -> None:
+    async with cluster() as made:
+        await made.storage_class("slow", "example.com/disk", "WaitForFirstConsumer")
+        await made.claim("data", storageClassName="slow")
+        await made.until(lambda: "WaitForFirstConsumer" in made.reasons("data"))
+        assert "WaitForPodScheduled" not in made.reasons("data")
+        for name in ("n1", "n2"):
+            body = {"spec": {"unschedulable": True}}
+            await made.client.patch(NODES, "", name, body=body)
+        await made.pod("user", {"persistentVolumeClaim": {"claimName": "data"}})
+        await made.until(lambda: "WaitForPodScheduled" in made.reasons("data"))
+        (event,) = [e for e in made.cache.list(EVENTS) if e["reason"] == "WaitForPodScheduled"]
+        assert event["message"] == "waiting for pod user to be scheduled"
+        await made.rest()
