@@ -11,14 +11,13 @@ While there is no policy at all there is no table, so packets pay nothing.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from operators.netpol import rules
-from operators.netpol.conntrack import Flow
+from operators.netpol.cuts import Connections, Cuts
 from operators.netpol.kernel import KernelError
 from operators.netpol.objects import Pod, policy_of
-from operators.netpol.oracle import End, Wanted, allowed
-from operators.netpol.plan import Compiler
+from operators.netpol.plan import Compiler, Lost
 from operators.netpol.rules import FAMILY, TABLE, Facts
 from operators.netpol.table import Difference, Table
 
@@ -27,11 +26,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 SHARE = 4.0  # pauses are at least so many times as long as what they follow
 CALM = 1.0  # seconds without a transaction after which the first pause holds again
 RETRY_FIRST, RETRY_LONGEST = 1.0, 60.0
-# Answers of UDP that were on their way when a connection was cut have arrived by then.
-SECOND_LOOK = 0.2
 
 
-class Machine(Protocol):
+class _Waiter(NamedTuple):
+    needed: int  # how far the kernel has to be
+    loaded: bool  # with the rules; else with cutting connections too
+    done: asyncio.Future[str]
+
+
+class Machine(Connections, Protocol):
     """See :class:`operators.netpol.kernel.Kernel`."""
 
     async def load(self, text: str) -> None: ...
@@ -41,10 +44,6 @@ class Machine(Protocol):
     async def remove(self) -> None: ...
 
     async def wait_until_lost(self) -> None: ...
-
-    async def forget(self, is_forbidden: Callable[[Flow], bool]) -> list[Flow]: ...
-
-    async def own_addresses(self) -> frozenset[str]: ...
 
 
 class Enforcer:
@@ -67,11 +66,11 @@ class Enforcer:
         self._begun = asyncio.Event()
         self._wake, self._urgent = asyncio.Event(), asyncio.Event()
         self._there = asyncio.Event()  # the table is loaded
-        self._wanted = self._reached = 0
-        self._waiting: list[tuple[int, asyncio.Future[str]]] = []
+        self._wanted = self._loaded_to = self._reached = 0
+        self._waiting: list[_Waiter] = []
         self._pause, self._last = FIRST_PAUSE, -CALM
         self._cost = 0.0  # seconds that the last transaction took
-        self._echoes: set[Flow] = set()
+        self._cuts = Cuts(compiler, machine, self._is_cut)
 
     # -- what is told
 
@@ -110,18 +109,24 @@ class Enforcer:
         """Until the kernel has the rules of a pod that is about to start; "" or why it has not."""
         self.compiler.change_pods(self.compiler.pods.hand(pod))
         self.change()
-        return await self.settle()
+        return await self._until(loaded=True)
 
     async def begun(self) -> None:
         await self._begun.wait()
 
     async def settle(self) -> str:
-        """Until the kernel has all that was told so far; "" or why it has not."""
+        """
+        Until the kernel has all that was told so far, and what is not allowed any longer has
+        been cut; "" or why not.
+        """
+        return await self._until(loaded=False)
+
+    async def _until(self, *, loaded: bool) -> str:
         await self._begun.wait()
-        if self._reached >= self._wanted:
+        if (self._loaded_to if loaded else self._reached) >= self._wanted:
             return self.error
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._wanted, done))
+        self._waiting.append(_Waiter(self._wanted, loaded, done))
         self._urgent.set()
         self._wake.set()
         return await done
@@ -133,6 +138,7 @@ class Enforcer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
             tasks.create_task(self._guard())
+            tasks.create_task(self._cuts.run())
 
     async def _follow(self) -> None:
         await self._begun.wait()
@@ -167,8 +173,9 @@ class Enforcer:
     async def _attempt(self) -> bool:
         wanted, error, began = self._wanted, "", self._clock()
         try:
-            await self._apply()
-            self._reached = wanted
+            lost = await self._apply()
+            self._loaded_to = wanted
+            self._cuts.after(wanted, lost)
         except asyncio.CancelledError:
             # kopf, when it gives up, cancels what it finds running in the loop: nft, not us.
             task = asyncio.current_task()
@@ -183,25 +190,36 @@ class Enforcer:
         self.error = error
         self._last = self._clock()
         self._cost = self._last - began
-        still = []
-        for needed, done in self._waiting:
-            if not error and needed > self._reached:
-                still.append((needed, done))
-            elif not done.done():
-                done.set_result(error)
-        self._waiting = still
+        self._answer(error)
         return not error
 
-    async def _apply(self) -> None:
+    def _answer(self, error: str) -> None:
+        """Those who need not wait any longer."""
+        still = []
+        for waiter in self._waiting:
+            reached = self._loaded_to if waiter.loaded else self._reached
+            if not error and waiter.needed > reached:
+                still.append(waiter)
+            elif not waiter.done.done():
+                waiter.done.set_result(error)
+        self._waiting = still
+
+    def _is_cut(self, reached: int) -> None:
+        self._reached = reached
+        self._answer("")
+
+    async def _apply(self) -> Lost:
+        lost = self.compiler.take_lost()
         difference = self._table.replace(self.compiler.parts())
-        if self.compiler.empty:
-            await self._unload()
-        else:
-            await self._load(difference)
-        if self.compiler.narrowed and not self.compiler.empty:
-            await self._cut()
-        self.compiler.narrowed = False
-        await self._cut_echoes()
+        try:
+            if self.compiler.empty:
+                await self._unload()
+            else:
+                await self._load(difference)
+        except BaseException:
+            self.compiler.lost |= lost
+            raise
+        return lost
 
     async def _unload(self) -> None:
         if self._loaded or self._whole:
@@ -239,52 +257,3 @@ class Enforcer:
                 self._there.clear()
                 self._whole = True
                 self._follow_up()
-
-    # -- connections
-
-    async def _cut(self) -> None:
-        """Forget connections that are not allowed any longer; their next packet is a new one."""
-        guarded = self.compiler.guarded()
-        if not guarded:
-            return
-        own = await self._machine.own_addresses()
-        known: dict[tuple[str, str, str, int], bool] = {}
-
-        def is_forbidden(flow: Flow) -> bool:
-            if flow.source not in guarded and flow.answers not in guarded:
-                return False
-            key = flow.protocol, flow.source, flow.answers, flow.answers_port
-            if key not in known:
-                known[key] = not self._allows(flow, own)
-            return known[key]
-
-        deleted = await self._machine.forget(is_forbidden)
-        if deleted:
-            LOG.info("cut %d connections, which network policies forbid now", len(deleted))
-        echoes = {
-            Flow(f.protocol, f.answers, f.answers_port, f.source, f.source_port)
-            for f in deleted
-            if f.protocol != "TCP"
-        }
-        if echoes:
-            asyncio.get_running_loop().call_later(SECOND_LOOK, self._look_again, echoes)
-
-    def _look_again(self, echoes: set[Flow]) -> None:
-        self._echoes |= echoes
-        self._wake.set()
-
-    def _allows(self, flow: Flow, own: frozenset[str]) -> bool:
-        pods = self.compiler.pods
-        source = End(flow.source, pods.at(flow.source), here=flow.source in own)
-        target = End(flow.answers, pods.at(flow.answers))
-        wanted = Wanted(flow.protocol, flow.answers_port)
-        return allowed(self.compiler, source, target, wanted, node=self.compiler.node)
-
-    async def _cut_echoes(self) -> None:
-        """
-        An answer that was on its way began a connection in the other direction, which may be
-        allowed; what the client sends would pass as the answer to it.
-        """
-        echoes, self._echoes = self._echoes, set()
-        if echoes:
-            await self._machine.forget(lambda flow: flow in echoes)

@@ -5,8 +5,8 @@ Source: linux/netfilter/nfnetlink_conntrack.h.
 """
 
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from operators.netpol.netlink import (
@@ -38,28 +38,33 @@ class Flow:
     source_port: int
     answers: str
     answers_port: int
+    name: bytes = field(default=b"", compare=False)  # how the kernel knows it
 
 
-def forget(is_forbidden: Callable[[Flow], bool]) -> list[Flow]:
-    """Those that were deleted. Blocks for as long as the table is long: call it in a thread."""
-    deleted = []
+def flows(addresses: frozenset[str]) -> list[Flow]:
+    """
+    Those that begin or end at one of these.
+
+    Blocks for as long as the table is long: call it in a thread.
+    """
     with Netfilter() as netfilter:
-        for body in netfilter.ask(_GET, subheader(socket.AF_UNSPEC), flags=DUMP):
-            found = attributes(body)
-            flow = _flow(found)
-            if flow is None or not is_forbidden(flow):
-                continue
+        every = netfilter.ask(_GET, subheader(socket.AF_UNSPEC), flags=DUMP)
+    found = (_flow(attributes(body)) for body in every)
+    return [
+        flow for flow in found if flow and (flow.source in addresses or flow.answers in addresses)
+    ]
+
+
+def forget(doomed: Iterable[Flow]) -> None:
+    """What the kernel told with :func:`flows`; one that has ended in between is fine."""
+    with Netfilter() as netfilter:
+        for flow in doomed:
             family = socket.AF_INET6 if ":" in flow.source else socket.AF_INET
-            name = attribute(_ORIGINAL | NESTED, found[_ORIGINAL])
-            if zone := found.get(_ZONE):
-                name += attribute(_ZONE, zone)
             try:
-                netfilter.ask(_DELETE, subheader(family) + name)
-                deleted.append(flow)
+                netfilter.ask(_DELETE, subheader(family) + flow.name)
             except OSError as error:
-                if not is_absent(error):  # it may have ended in between
+                if not is_absent(error):
                     raise
-    return deleted
 
 
 def _flow(found: Mapping[int, bytes]) -> Flow | None:
@@ -70,12 +75,16 @@ def _flow(found: Mapping[int, bytes]) -> Flow | None:
     number = asked[_NUMBER][0]
     if number in _ICMP:
         return None
+    name = attribute(_ORIGINAL | NESTED, found[_ORIGINAL])
+    if zone := found.get(_ZONE):
+        name += attribute(_ZONE, zone)
     return Flow(
         _NAMES.get(number, str(number)),
         _address(attributes(there[_IP])),
         int.from_bytes(asked.get(_SOURCE_PORT, b""), "big"),
         _address(attributes(back[_IP])),
         int.from_bytes(answered.get(_SOURCE_PORT, b""), "big"),
+        name,
     )
 
 

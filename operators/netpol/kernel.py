@@ -8,7 +8,7 @@ ruleset takes tens of megabytes once, and only the end of a process gives them b
 import asyncio
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from operators.netpol import conntrack, elements
@@ -110,9 +110,13 @@ class Kernel:
             finally:
                 loop.remove_reader(changes.socket)
 
-    async def forget(self, is_forbidden: Callable[[Flow], bool]) -> list[Flow]:
-        """Delete tracked connections; which they were."""
-        return await asyncio.to_thread(conntrack.forget, is_forbidden)
+    async def flows(self, addresses: frozenset[str]) -> list[Flow]:
+        """Tracked connections that begin or end at one of these."""
+        return await asyncio.to_thread(conntrack.flows, addresses)
+
+    async def forget(self, flows: Sequence[Flow]) -> None:
+        if flows:
+            await asyncio.to_thread(conntrack.forget, flows)
 
     async def own_addresses(self) -> frozenset[str]:
         return await asyncio.to_thread(conntrack.own_addresses)

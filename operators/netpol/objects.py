@@ -277,3 +277,27 @@ def merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
         else:
             found.append((first, last))
     return tuple(found)
+
+
+def alike(old: Pod | None, new: Pod | None) -> bool:
+    """Nothing that a rule depends on has changed."""
+    if old is None or new is None:
+        return old is new
+    return (old.uid, old.labels, old.ips, old.ports, old.node) == (
+        new.uid,
+        new.labels,
+        new.ips,
+        new.ports,
+        new.node,
+    )
+
+
+def says_the_same(old: Policy | None, new: Policy | None) -> bool:
+    """But for its version: labels and annotations do not matter."""
+    if old is None or new is None:
+        return old is new
+    return _content(old) == _content(new)
+
+
+def _content(policy: Policy) -> tuple[Any, ...]:
+    return policy.pods, policy.ingress, policy.egress

@@ -13,12 +13,12 @@ taken for a pod with the labels and ports that CoreDNS has: a policy that lets p
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import NamedTuple
 
 from operators.netpol import rules
-from operators.netpol.objects import Labels, NamedPort, Peers, Pod, Policy, Rule
+from operators.netpol.objects import Labels, Peers, Pod, Policy, Rule, alike, says_the_same
 from operators.netpol.oracle import EGRESS, INGRESS, isolating, rules_of, selects, within
-from operators.netpol.pods import Change, Pods
+from operators.netpol.pods import Change, Pods, dns_pod
 from operators.netpol.rules import FAMILIES, family_of
 from operators.netpol.table import EMPTY, Owner, Part
 
@@ -26,6 +26,16 @@ DIRECTIONS = (INGRESS, EGRESS)
 _NOTHING: Labels = {}
 Side = tuple[str, str]  # a policy's key and a direction
 Combination = tuple[str, ...]  # keys of policies
+
+
+class Lost(NamedTuple):
+    """``narrowed``: a connection may have lost its permission. ``released``: free addresses."""
+
+    narrowed: bool = False
+    released: frozenset[str] = frozenset()
+
+    def __or__(self, other: "Lost") -> "Lost":
+        return Lost(self.narrowed or other.narrowed, self.released | other.released)
 
 
 @dataclass(slots=True)
@@ -66,7 +76,7 @@ class Compiler:
     def __init__(self, node: str, *, dns: str = "") -> None:
         self.node = node
         self.pods = Pods()
-        self.narrowed = False  # a connection may have lost its permission; the reader resets it
+        self.lost = Lost()  # since :meth:`take_lost`
         self._namespaces: dict[str, Labels] = {}
         self._policies: dict[str, dict[str, Policy]] = {}
         self._groups: dict[Peers, _Group] = {}
@@ -76,7 +86,7 @@ class Compiler:
         self._any_pod: set[Side] = set()  # they look up the named ports of whatever pod
         self._due: dict[Owner, None] = {}
         if dns:
-            self.change_pods(self.pods.told(_dns_pod(dns)))
+            self.change_pods(self.pods.told(dns_pod(dns)))
 
     # -- what others ask
 
@@ -97,7 +107,7 @@ class Compiler:
     @property
     def due(self) -> bool:
         """Rules have changed since :meth:`parts` was called, or may forbid a connection."""
-        return bool(self._due) or self.narrowed
+        return bool(self._due or self.lost.narrowed or self.lost.released)
 
     def isolated(self, key: str) -> bool:
         """Is it a pod of this node that policies select?"""
@@ -115,7 +125,7 @@ class Compiler:
     def change_pods(self, changes: Iterable[Change]) -> None:
         """What :class:`Pods` says has changed."""
         for old, new in changes:
-            if _alike(old, new):
+            if alike(old, new):
                 continue
             key = new.key if new else old.key if old else ""
             for group in self._groups.values():
@@ -128,11 +138,11 @@ class Compiler:
     def put_policy(self, namespace: str, name: str, policy: Policy | None) -> None:
         """None: it is gone."""
         known = self._policies.get(namespace, {})
-        if _says_the_same(known.get(name), policy):
+        if says_the_same(known.get(name), policy):
             if policy:
                 known[name] = policy
             return
-        self.narrowed = True
+        self.lost |= Lost(narrowed=True)
         for direction in DIRECTIONS:
             self._close((f"{namespace}/{name}", direction))
         if policy is None:
@@ -171,7 +181,7 @@ class Compiler:
         if old and new and old.ips == new.ips and old.ports == new.ports:
             return
         self._due["peers", group.peers] = None
-        self.narrowed |= old is not None
+        self.lost |= Lost(narrowed=old is not None)
         if _have_ports(old, new) or before != group.families():
             for side in group.users:
                 self._mark(side)
@@ -184,6 +194,9 @@ class Compiler:
             return
         self._due["pod", key] = None
         policies = {direction: self._isolating(pod, direction) for direction in DIRECTIONS}
+        then, ips = frozenset(old.pod.ips if old else ()), frozenset(pod.ips if pod else ())
+        narrowed = bool(ips - then) and any(policies.values())
+        self.lost |= Lost(narrowed=narrowed, released=then - ips)
         for direction in DIRECTIONS:
             before = old.policies[direction] if old else ()
             now = policies[direction]
@@ -204,7 +217,7 @@ class Compiler:
 
     def _combine(self, direction: str, key: str, before: Combination, now: Combination) -> None:
         if before != now and now:
-            self.narrowed = True
+            self.lost |= Lost(narrowed=True)
         for combination, present in ((before, False), (now, True)):
             if not combination or (before == now and not present):
                 continue
@@ -275,6 +288,10 @@ class Compiler:
             if pod.ips and selects(peers, pod, self.labels):
                 group.put(pod.key, pod)
         return group
+
+    def take_lost(self) -> "Lost":
+        found, self.lost = self.lost, Lost()
+        return found
 
     # -- the parts
 
@@ -383,43 +400,5 @@ def _in_block(rule: Rule, ip: str) -> bool:
     return bool(blocks) and within(blocks, int(ip_address(ip)))
 
 
-def _alike(old: Pod | None, new: Pod | None) -> bool:
-    """Nothing that a rule depends on has changed."""
-    if old is None or new is None:
-        return old is new
-    return (old.uid, old.labels, old.ips, old.ports, old.node) == (
-        new.uid,
-        new.labels,
-        new.ips,
-        new.ports,
-        new.node,
-    )
-
-
 def _have_ports(*pods: Pod | None) -> bool:
     return any(pod is not None and pod.ports for pod in pods)
-
-
-def _says_the_same(old: Policy | None, new: Policy | None) -> bool:
-    """But for its version: labels and annotations do not matter."""
-    if old is None or new is None:
-        return old is new
-    return _content(old) == _content(new)
-
-
-def _content(policy: Policy) -> tuple[Any, ...]:
-    return policy.pods, policy.ingress, policy.egress
-
-
-def _dns_pod(address: str) -> Pod:
-    return Pod(
-        namespace="kube-system",
-        name="cluster DNS",  # no name that a pod can have
-        uid="",
-        labels={"k8s-app": "kube-dns"},
-        ips=(address,),
-        ports=(NamedPort("dns", "UDP", 53), NamedPort("dns-tcp", "TCP", 53)),
-        node="",
-        created="",
-        version=0,
-    )

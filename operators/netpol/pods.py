@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from operators.netpol.objects import Pod
+from operators.netpol.objects import NamedPort, Pod
 
 
 class Change(NamedTuple):
@@ -129,3 +129,18 @@ class Pods:
         new = claim.pod if own == claim.pod.ips else replace(claim.pod, ips=own)
         self._pods[key] = new
         return Change(old, new)
+
+
+def dns_pod(address: str) -> Pod:
+    """What stands for the cluster DNS where no pod is behind its address."""
+    return Pod(
+        namespace="kube-system",
+        name="cluster DNS",  # no name that a pod can have
+        uid="",
+        labels={"k8s-app": "kube-dns"},
+        ips=(address,),
+        ports=(NamedPort("dns", "UDP", 53), NamedPort("dns-tcp", "TCP", 53)),
+        node="",
+        created="",
+        version=0,
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from operators.netpol.apply import Enforcer
@@ -22,9 +22,10 @@ class Machine:
         self.loaded: list[str] = []
         self.removed = 0
         self.refuse: list[str] = []  # one for each load that is refused
-        self.flows = list(flows)
+        self.flows_now = list(flows)
         self.lost = asyncio.Event()
         self.touched = asyncio.Event()
+        self.hold: asyncio.Event | None = None  # connections are looked for once it is set
 
     async def load(self, text: str) -> None:
         await asyncio.sleep(0)
@@ -43,11 +44,14 @@ class Machine:
         await self.lost.wait()
         self.lost.clear()
 
-    async def forget(self, is_forbidden: Callable[[Flow], bool]) -> list[Flow]:
-        gone = [flow for flow in self.flows if is_forbidden(flow)]
-        self.flows = [flow for flow in self.flows if flow not in gone]
+    async def flows(self, addresses: frozenset[str]) -> list[Flow]:
+        if self.hold:
+            await self.hold.wait()
+        return [f for f in self.flows_now if f.source in addresses or f.answers in addresses]
+
+    async def forget(self, flows: Sequence[Flow]) -> None:
+        self.flows_now = [flow for flow in self.flows_now if flow not in flows]
         self.touched.set()
-        return gone
 
     async def own_addresses(self) -> frozenset[str]:
         return frozenset({"10.42.0.1"})
@@ -163,7 +167,7 @@ async def test_only_connections_that_are_forbidden_now_are_cut() -> None:
         node.facts.pod(pod("b", "10.42.0.3"))
         node.policy(podSelector={"matchLabels": {"app": "a"}})
         await node.enforcer.settle()
-    assert machine.flows == kept
+    assert machine.flows_now == kept
 
 
 async def test_an_answer_on_its_way_does_not_bring_a_flow_back() -> None:
@@ -172,11 +176,11 @@ async def test_an_answer_on_its_way_does_not_bring_a_flow_back() -> None:
         node.facts.pod(pod("a", "10.42.0.2", labels={"app": "a"}))
         node.policy(podSelector={"matchLabels": {"app": "a"}})
         await node.enforcer.settle()
-        assert machine.flows == []
-        machine.flows = [Flow("UDP", "10.42.0.2", 53, "10.42.0.3", 999)]
+        assert machine.flows_now == []
+        machine.flows_now = [Flow("UDP", "10.42.0.2", 53, "10.42.0.3", 999)]
         machine.touched.clear()
         await asyncio.wait_for(machine.touched.wait(), 5)
-        assert machine.flows == []
+        assert machine.flows_now == []
 
 
 async def test_a_new_pod_does_not_inherit_connections_of_its_address() -> None:
@@ -186,7 +190,34 @@ async def test_a_new_pod_does_not_inherit_connections_of_its_address() -> None:
         made = pod_of(pod("a", "10.42.0.2"))
         assert made is not None
         assert await node.enforcer.hand(made) == ""
-        assert machine.flows == []
+        assert await node.enforcer.settle() == ""
+        assert machine.flows_now == []
+
+
+async def test_an_address_that_is_free_again_has_no_connections() -> None:
+    machine = Machine(Flow("UDP", "192.0.2.9", 1, "10.42.0.2", 80))
+    async with running(machine) as node:
+        node.facts.pod(pod("a", "10.42.0.2"))
+        node.policy(podSelector={"matchLabels": {"app": "another"}})
+        await node.enforcer.settle()
+        assert len(machine.flows_now) == 1
+        node.facts.pod_deleted(pod("a", "10.42.0.2", version=9))
+        await node.enforcer.settle()
+        assert machine.flows_now == []
+
+
+async def test_a_pod_starts_before_old_connections_are_looked_for() -> None:
+    machine = Machine(Flow("TCP", "192.0.2.9", 1, "10.42.0.2", 80))
+    machine.hold = asyncio.Event()
+    async with running(machine) as node:
+        node.policy()
+        made = pod_of(pod("a", "10.42.0.2"))
+        assert made is not None
+        assert await node.enforcer.hand(made) == ""
+        assert len(machine.flows_now) == 1
+        machine.hold.set()
+        assert await node.enforcer.settle() == ""
+        assert machine.flows_now == []
 
 
 async def test_a_listing_does_not_undo_what_the_watch_told_later() -> None:

@@ -130,7 +130,7 @@ def test_a_new_peer_is_one_element_and_no_rule() -> None:
 def test_a_pod_that_becomes_ready_changes_nothing() -> None:
     node = Node()
     node.put(pod("a", "10.42.0.2"), ingress())
-    node.compiler.narrowed = False
+    node.compiler.take_lost()
     assert node.put(pod("a", "10.42.0.2", version=7)) == ""
     assert not node.compiler.due
 
@@ -142,7 +142,7 @@ def test_the_last_peer_takes_its_set_and_the_rule_along() -> None:
     text = node.put(pod("b", "10.42.0.3", labels={"app": "other"}))
     assert f"flush chain inet t {CHAIN}" in text
     assert "delete set inet t peers/" in text
-    assert node.compiler.narrowed
+    assert node.compiler.lost.narrowed
 
 
 def test_namespaces_are_selected_by_their_labels() -> None:
@@ -233,6 +233,6 @@ def test_a_kernel_that_cannot_log_gets_rules_without() -> None:
 def test_a_change_that_only_allows_more_is_not_narrowing() -> None:
     node = Node()
     node.put(pod("a", "10.42.0.2"), ingress({"from": [{"podSelector": {}}]}))
-    node.compiler.narrowed = False
+    node.compiler.take_lost()
     node.put(pod("b", "10.42.1.3", node="n2"))
-    assert not node.compiler.narrowed
+    assert not node.compiler.lost.narrowed
