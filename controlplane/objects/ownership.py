@@ -82,7 +82,11 @@ def _set_of_list(schema: Schema, items: list[Any], path: Steps, strict: bool) ->
 
 
 def merge(schema: Schema, live: Object, applied: Object) -> dict[str, Any]:
-    """A new object: what is applied wins, what is not mentioned stays; null removes a leaf."""
+    """
+    A new object: what is applied wins, what is not mentioned stays; null removes a leaf.
+
+    Where a schema says nothing of what may be there, null is a value as any other.
+    """
     return _merge_maps(schema, live, applied, ())
 
 
@@ -91,13 +95,22 @@ def _merge(schema: Schema, old: Any, new: Any, path: Steps) -> Any:
         return _merge_maps(schema, old, new, path) if old or new else {}
     if isinstance(old, list) and isinstance(new, list) and is_granular_list(schema):
         return _merge_lists(schema, old, new, path)
-    return _without_nulls(new)
+    return _without_nulls(schema, new)
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(v) for key, v in value.items() if v is not None}
-    return clone(value)
+def _without_nulls(schema: Schema, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return clone(value)
+    result = {}
+    for key, below in value.items():
+        found = child(schema, key)[0] or DEDUCED
+        if below is not None or _is_free(found):
+            result[key] = _without_nulls(found, below)
+    return result
+
+
+def _is_free(schema: Schema) -> bool:
+    return schema.type is Type.ANY and schema.preserve_unknown
 
 
 def _merge_maps(schema: Schema, old: Object, new: Object, path: Steps) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def _merge_maps(schema: Schema, old: Object, new: Object, path: Steps) -> dict[s
         elif key in result:
             result[key] = _merge(found, result[key], value, (*path, f"f:{key}"))
         else:
-            result[key] = _without_nulls(value)
+            result[key] = _without_nulls(found, value)
     return result
 
 
@@ -122,7 +135,7 @@ def _merge_null(schema: Schema, result: dict[str, Any], key: str) -> None:
     )
     if not pieces:
         result.pop(key, None)
-        if schema.nullable:
+        if schema.nullable or _is_free(schema):
             result[key] = None
 
 
@@ -145,7 +158,7 @@ def _merge_lists(schema: Schema, old: list[Any], new: list[Any], path: Steps) ->
             item = wanted[step]
             where = (*path, step)
             merged = _merge(schema.items, known[step], item, where) if step in known else None
-            result.append(_without_nulls(item) if merged is None else merged)
+            result.append(_without_nulls(schema.items, item) if merged is None else merged)
         else:
             result.append(old[index])
     return result

@@ -9,7 +9,7 @@ from controlplane.objects import managed
 from controlplane.objects.apply import LAST_APPLIED, apply
 from controlplane.objects.errors import StatusError
 from controlplane.objects.meta import clone
-from controlplane.objects.schema import Schema
+from controlplane.objects.schema import Schema, Type
 from tests.unit.objects_rules.schemas import (
     ANY,
     DEPLOYMENT,
@@ -288,6 +288,18 @@ def test_null_in_a_configuration_removes_the_field() -> None:
     live = tracked(None, deployment(replicas=1, paused=True), "other")
     after = applied(live, deployment(replicas=None), "me", force=True)
     assert after["spec"] == {"paused": True}
+
+
+def test_null_is_a_value_where_the_schema_says_nothing() -> None:
+    schema = obj(values=Schema(type=Type.OBJECT, preserve_unknown=True), text=STRING)
+    one = {"values": {"a": None, "b": {"c": None, "d": 1}}, "text": None}
+    live = applied(None, one, "me", schema=schema)
+    assert live["values"] == one["values"]
+    assert "text" not in live
+    two = {"values": {"a": 1, "b": {"c": None, "d": None}}}
+    after = applied(live, two, "me", schema=schema)
+    assert after["values"] == two["values"]
+    assert applied(after, {"values": {}}, "me", schema=schema).get("values", {}) == {}
 
 
 def test_what_the_endpoint_resets_is_owned_by_nobody() -> None:
