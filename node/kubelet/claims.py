@@ -13,10 +13,12 @@ from typing import Any
 
 from controlplane.client.base import Client, Object, Reads
 from controlplane.objects import node_selectors
+from controlplane.objects.errors import StatusError
 from node.kubelet import files
 from node.kubelet.base import CLAIMS, NODES, VOLUMES, Recorder, Settings, uid_of
 from node.kubelet.localpath import Backing, LocalPath, Locks, mark, of_volume
 
+_PROTECTION = "kubernetes.io/pvc-protection"
 # Of a PersistentVolume's spec, what is no source.
 _COMMON = frozenset(
     {
@@ -63,21 +65,35 @@ class Claims:
         """
         What a claim stands for; ``template``: the claim of a generic ephemeral volume.
 
-        ``ValueError`` where it cannot be used here, ``StatusError`` where the API has it not.
+        ``ValueError`` where it cannot be used here, ``Unreachable`` where nobody can tell.
         """
         namespace = pod["metadata"]["namespace"]
-        claim = await self._client.get(CLAIMS, namespace, name)
+        try:
+            claim = await self._client.get(CLAIMS, namespace, name)
+        except StatusError as err:
+            raise ValueError(f"failed to fetch PVC from API server: {err.message}") from err
         if template and not _is_owner(pod, claim):
             raise ValueError(
                 f"PVC {namespace}/{name} was not created for pod "
                 f"{namespace}/{pod['metadata']['name']} (pod is not owner)"
             )
-        bound = claim["spec"].get("volumeName")
-        if not bound or claim.get("status", {}).get("phase") != "Bound":
-            raise ValueError(f"PVC {namespace}/{name} is not bound")
-        volume = await self._client.get(VOLUMES, "", bound)
+        volume = await self._volume(claim)
         self._check(volume, claim)
         return _claimed(volume, claim)
+
+    async def _volume(self, claim: Object) -> Object:
+        meta, bound = claim["metadata"], claim["spec"].get("volumeName")
+        if "deletionTimestamp" in meta and _PROTECTION not in meta.get("finalizers", ()):
+            raise ValueError("PVC is being deleted")
+        if claim.get("status", {}).get("phase") != "Bound":
+            raise ValueError("PVC is not bound")
+        if not bound:
+            raise ValueError("PVC has empty pvc.Spec.VolumeName")
+        try:
+            return await self._client.get(VOLUMES, "", bound)
+        except StatusError as err:
+            text = f"failed to fetch PV {bound} from API server: {err.message}"
+            raise ValueError(text) from err
 
     def _check(self, volume: Object, claim: Object) -> None:
         spec, name = volume["spec"], volume["metadata"]["name"]

@@ -147,21 +147,31 @@ class Volumes:
 
     async def _claimed(self, pod: Object, volume: Mapping[str, Any], made: "_Made") -> Path:
         name, source = volume["name"], volume.get("persistentVolumeClaim")
-        if source is not None:
-            found = await self._claims.find(pod, source["claimName"], template=False)
-        else:
-            claim = f"{pod['metadata']['name']}-{name}"
-            found = await self._claims.find(pod, claim, template=True)
+        claim = source["claimName"] if source else f"{pod['metadata']['name']}-{name}"
+        try:
+            found = await self._claims.find(pod, claim, template=source is None)
+        except (ValueError, StatusError, Unreachable) as err:
+            where = f"{pod['metadata']['namespace']}/{claim}"
+            raise VolumeError(
+                f"Unable to attach or mount volumes: unmounted volumes=[{name}], unattached "
+                f"volumes=[], failed to process volumes=[{name}]: error processing PVC {where}: "
+                f"{err}"
+            ) from err
+        try:
+            await self._use(pod, found, writes=not (source or {}).get("readOnly"))
+        except (ValueError, OSError) as err:
+            raise _failed(found.volume, err) from err
+        if (source or {}).get("readOnly"):
+            made.readonly.add(name)
+        made.claims[name] = found
+        return found.path
+
+    async def _use(self, pod: Object, found: Claimed, *, writes: bool) -> None:
         if found.backing is not None:
             await self._claims.mount(found.backing)
         else:
             await asyncio.to_thread(_host_path, found.path, found.type)
-        writes = not (source or {}).get("readOnly")
-        if not writes:
-            made.readonly.add(name)
         await asyncio.to_thread(self._claims.take, pod, found, writes=writes)
-        made.claims[name] = found
-        return found.path
 
     async def _projected(
         self, pod: Object, volume: Mapping[str, Any], kind: str
@@ -254,7 +264,7 @@ class Volumes:
                 try:
                     self._claims.ensure(found.backing)
                 except (ValueError, OSError) as err:
-                    raise _failed(name, err) from err
+                    raise _failed(found.volume, err) from err
             path = ready.paths[name]
             readonly = bool(wanted.get("readOnly")) or name in ready.readonly
             subpath = wanted.get("subPath", "")

@@ -88,10 +88,40 @@ async def test_without_its_image_a_pod_waits_and_the_event_says_why(node: Node, 
     await node.api.until(lambda: node.api.events("FailedMount"))
     (event,) = node.api.events("FailedMount")
     assert event["message"] == (
-        f'MountVolume.SetUp failed for volume "d" : the image of the volume is missing: {image}'
+        f'MountVolume.SetUp failed for volume "pv1" : the image of the volume is missing: {image}'
     )
     away.rename(image)
     await node.ready("early")
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (None, 'failed to fetch PVC from API server: persistentvolumeclaims "mine" not found'),
+        ({"status": {"phase": "Pending"}}, "PVC is not bound"),
+        ({"spec": {"volumeName": ""}}, "PVC has empty pvc.Spec.VolumeName"),
+        ({"metadata": {"deletionTimestamp": "now"}}, "PVC is being deleted"),
+        (
+            {"spec": {"volumeName": "pv2"}},
+            'failed to fetch PV pv2 from API server: persistentvolumes "pv2" not found',
+        ),
+    ],
+)
+async def test_a_claim_that_is_not_ready_is_told_of(
+    node: Node, disk: Path, claim: dict[str, Any] | None, message: str
+) -> None:
+    put_volume(node, disk, disk.parent / "image")
+    if claim is None:
+        node.api.remove(CLAIMS, "default", "mine")
+    else:
+        meta = {"name": "mine", "namespace": "default", **claim.pop("metadata", {})}
+        node.api.put(CLAIMS, {**BOUND, **claim, "metadata": meta})
+    node.api.put(PODS, user("waiter"))
+    await node.api.until(lambda: node.api.events("FailedMount"))
+    assert node.api.events("FailedMount")[0]["message"] == (
+        "Unable to attach or mount volumes: unmounted volumes=[d], unattached volumes=[], "
+        f"failed to process volumes=[d]: error processing PVC default/mine: {message}"
+    )
 
 
 async def test_a_container_is_not_restarted_on_the_bare_folder(node: Node, disk: Path) -> None:
