@@ -76,6 +76,30 @@ def free(space: Space) -> int:
     return int(inside(space, "df -k /data | tail -1").split()[3])
 
 
+HOSTPATH = PVC.replace(
+    "  name: local-path-pvc", "  name: hostpath\n  annotations: {volumeType: hostPath}"
+)
+STRICT = f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: strict}}
+spec:
+  terminationGracePeriodSeconds: 0
+  nodeSelector: {{kubernetes.io/hostname: pi}}
+  securityContext: {{runAsNonRoot: true, runAsUser: 1000, runAsGroup: 3000, fsGroup: 2000}}
+  containers:
+  - name: main
+    image: {BUSYBOX}
+    command: [sh, -c, "id > /data/id && echo mine > /sub/file && sleep 3600"]
+    securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+    volumeMounts:
+    - {{name: data, mountPath: /data}}
+    - {{name: data, mountPath: /sub, subPath: below}}
+  volumes:
+  - {{name: data, persistentVolumeClaim: {{claimName: hostpath}}}}
+"""
+
+
 def may_grow_mounted() -> bool:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
@@ -107,6 +131,16 @@ def test_data_outlives_its_pod_and_the_size_holds(space: Space) -> None:
     left = on_node(space, "find", str(space.node.data / "storage"), "-name", f"{volume}*")
     assert left == ""
     assert volume not in on_node(space, "cat", "/proc/self/mountinfo")
+
+
+def test_a_pod_without_rights_writes_to_a_volume_and_below_it(space: Space) -> None:
+    space.apply(HOSTPATH + "---" + STRICT)
+    space.wait("pod/strict", "--for=condition=Ready", timeout=60)
+    volume = space.value("pvc", "hostpath", path="{.spec.volumeName}")
+    assert space.value("pv", volume, path="{.spec.hostPath.type}") == "DirectoryOrCreate"
+    assert "uid=1000 gid=3000" in inside(space, "cat /data/id", "strict")
+    assert inside(space, "cat /data/below/file", "strict") == "mine\n"
+    space.kubectl("delete", "pod/strict", "pvc/hostpath")
 
 
 def test_a_claim_grows_under_a_running_pod(space: Space) -> None:

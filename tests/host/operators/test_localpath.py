@@ -1,7 +1,10 @@
 """The provisioner on a real control plane: local-path-provisioner's cases, and what it refuses."""
 
 import json
+import random
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -637,3 +640,53 @@ def test_twenty_volumes_at_rest_cost_no_write_even_at_a_start(cluster: Cluster) 
 def revisions(cluster: Cluster, path: str) -> dict[str, str]:
     items = cluster.get(path)["items"]
     return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in items}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_operator_that_is_killed_leaves_nothing_undone(cluster: Cluster, seed: int) -> None:
+    chance, class_name = random.Random(seed), add_class(cluster)
+    before = everything(cluster)
+    claims = [add_claim(cluster, class_name) for _ in range(4)]
+    kill_within(cluster, chance.uniform(0.0, 0.4))
+    given_up = claims.pop()
+    remove_claims(cluster, given_up)
+    cluster.start(OPERATORS, *FLAGS)
+    volumes = [bound(cluster, claim)["metadata"]["name"] for claim in claims]
+    snapshot = take_snapshot(cluster, claims[0])
+    more = {"spec": {"resources": {"requests": {"storage": "32Mi"}}}}
+    cluster.merge(f"{CLAIMS}/{claims[1]}", more)
+    kill_within(cluster, chance.uniform(0.0, 0.5))
+    cluster.start(OPERATORS, *FLAGS)
+    cluster.until(SNAPSHOTS, snapshot, lambda s: status(s).get("readyToUse") is True)
+    cluster.until(
+        CLAIMS, claims[1], lambda c: c is not None and c["status"]["capacity"]["storage"] == "32Mi"
+    )
+    cluster.delete(f"{SNAPSHOTS}/{snapshot}")
+    remove_claims(cluster, *claims)
+    kill_within(cluster, chance.uniform(0.0, 0.4))
+    cluster.start(OPERATORS, *FLAGS)
+    for volume in volumes:
+        cluster.until(VOLUMES, volume, lambda found: found is None)
+    cluster.until(SNAPSHOTS, snapshot, lambda found: found is None)
+    last = add_claim(cluster, class_name)  # by then the start is over, and what it clears up
+    bound(cluster, last)
+    remove(cluster, last)
+    assert everything(cluster) == before
+
+
+def kill_within(cluster: Cluster, seconds: float) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        cluster.children[OPERATORS].wait(seconds)
+    cluster.kill(OPERATORS)
+
+
+def remove_claims(cluster: Cluster, *claims: str) -> None:
+    for claim in claims:
+        cluster.delete(f"{CLAIMS}/{claim}")
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Files and volumes below the path; not our own folders, nor a trial of what the disk can."""
+    base, own = storage(cluster), storage(cluster) / ".pinnace"
+    found = [path for path in base.rglob("*") if path != own and path.parent != own]
+    return {str(path.relative_to(base)) for path in found if "trial" not in path.name}
