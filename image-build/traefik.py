@@ -8,6 +8,7 @@ controller: the call says so and succeeds. Usage: ``traefik.py FOLDER [ARCHITECT
 """
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -123,9 +124,13 @@ def write(folder: Path, arch: str) -> Path:
     was, now = (path.stat() if path.exists() else None for path in (target, source))
     same = was and now and (was.st_size, was.st_mtime_ns) == (now.st_size, now.st_mtime_ns)
     if not same:
-        # Times go along: by them the node knows an archive that it has imported.
         partial = target.with_suffix(".partial")
-        shutil.copy2(source, partial)
+        partial.unlink(missing_ok=True)
+        # Times go along: by them the node knows an archive that it has imported.
+        try:
+            os.link(source, partial)
+        except OSError:  # on another disk
+            shutil.copy2(source, partial)
         partial.rename(target)
     return target
 

@@ -140,6 +140,9 @@ def test_a_daemon_set_has_a_pod_on_every_node(cluster: Space) -> None:
 def test_names_are_found_from_a_pod(cluster: Space) -> None:
     found = from_pod(cluster, "nslookup", "kubernetes.default.svc.cluster.local")
     assert "10.43.0.1" in found
+    # The name that proxies are told to ask at.
+    found = from_pod(cluster, "nslookup", "kube-dns.kube-system.svc.cluster.local")
+    assert "Address: 10.43.0.10\n" in found
     assert field(cluster, "inside", ".spec.clusterIP") in from_pod(
         cluster, "nslookup", inner_host(cluster)
     )
