@@ -72,8 +72,14 @@ def _ends(facts: Facts) -> str:
         groups = "".join(f' log prefix "{prefix}" group {g}' for g in (LOG_GROUP, OWN_LOG_GROUP))
         return f"  limit rate 10/minute burst 10 packets{groups}\n"
 
+    # A reset that goes out over the bridge is not translated back, so a client of a
+    # Service would not take it for an answer. ICMP is.
+    translated = "".join(
+        f"  ct status dnat {_FIELDS[f]} saddr @known{f} reject with icmpx admin-prohibited\n"
+        for f in FAMILIES
+    )
     return f"""chain deny {{
-  meta l4proto tcp reject with tcp reset
+{translated}  meta l4proto tcp reject with tcp reset
   reject with icmpx admin-prohibited
 }}
 chain deny_egress {{

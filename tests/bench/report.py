@@ -30,6 +30,7 @@ AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
     "proxy": "Service proxy",
     "dns": "Cluster DNS",
     "operators": "Operators",
+    "netpol": "Network policies",
 }
 PLACED = {
     "scheduler.1_node": "placing, 1 node",

@@ -208,6 +208,8 @@ def test_services_lead_only_where_policies_allow(pods: Pods) -> None:
     pods.enforce(policy("client", allow))
     pods.until("other", targets[0], reached=False)
     assert pods.reach("other", *targets) == [False] * 3
+    told = pods.sh("other", f"timeout 2 wget -qO- http://{targets[0]}/")
+    assert "unreachable" in told or "No route" in told, told
     assert pods.reach("client", *targets) == [True] * 3
 
 
