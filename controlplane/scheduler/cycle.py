@@ -64,13 +64,13 @@ class Planner:
     def place(self, pod: Object) -> Placed | Unplaced:
         info = pod_info(pod, keep_spec=True)
         snapshot = self.view.snapshot()
-        needs = volumes.needs(pod, self.reads, lambda uid: self.view.pod(uid) is not None)
+        needs = volumes.needs(pod, self.reads, self._node_of)
         if pod["spec"].get("resourceClaims"):
             return self._nowhere(
                 info, "Pinnace does not support dynamic resource allocation", "DynamicResources"
             )
         if needs.refused:
-            return self._nowhere(info, needs.refused, needs.plugin)
+            return self._nowhere(info, needs.refused, "VolumeBinding")
         question = self._question(info, snapshot, needs)
         refusals: dict[str, Refusal] = {}
         fitting = self._fitting(question, snapshot, refusals)
@@ -79,6 +79,10 @@ class Planner:
         node = fitting[0] if len(fitting) == 1 else self._best(pod, info, snapshot, fitting)
         chosen = volumes.choose(needs.waiting, node) if needs.waiting else None
         return Placed(info, node.name, chosen or ())
+
+    def _node_of(self, uid: str) -> str | None:
+        placed = self.view.pod(uid)
+        return placed.node if placed is not None else None
 
     # -- filters
 

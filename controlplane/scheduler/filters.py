@@ -109,6 +109,13 @@ def resources_fit(question: Question, node: NodeInfo) -> Refusal | None:
     return Refusal("NodeResourcesFit", tuple(reasons), resolvable)
 
 
+def volume_restrictions(question: Question, node: NodeInfo) -> Refusal | None:
+    if not question.volumes.held_by:
+        return None
+    held, here = volumes.is_held(question.volumes, node)
+    return Refusal("VolumeRestrictions", (volumes.TAKEN,), resolvable=here) if held else None
+
+
 def volume_binding(question: Question, node: NodeInfo) -> Refusal | None:
     if question.volumes is volumes.NOTHING:
         return None
@@ -145,6 +152,7 @@ FILTERS: tuple[Filter, ...] = (
     node_affinity,
     node_ports,
     resources_fit,
+    volume_restrictions,
     volume_binding,
     volume_zone,
     topology_spread,

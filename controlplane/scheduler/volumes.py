@@ -42,7 +42,8 @@ _TOPOLOGY = {
     _REGION: _REGION,
 }
 
-IsPlaced = Callable[[str], bool]  # by the uid of a pod; also while it is being bound
+# Of a pod by its uid, also while it is being bound to it; None: it has none.
+NodeOf = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Needs:
     refused: str = ""  # no node will do
-    plugin: str = "VolumeBinding"  # who refuses
+    held_by: tuple[tuple[str, str], ...] = ()  # uid and node of pods that have a claim for one
     lost: bool = False
     affinities: tuple[Object, ...] = ()  # required node affinity of bound volumes
     zones: tuple[tuple[str, frozenset[str]], ...] = ()  # of bound volumes: label, its values
@@ -71,14 +72,14 @@ class Needs:
 NOTHING = Needs()
 
 
-def needs(pod: Object, reads: Reads, is_placed: IsPlaced) -> Needs:
+def needs(pod: Object, reads: Reads, node_of: NodeOf) -> Needs:
     result = NOTHING
     for name, ephemeral in claim_names(pod):
         result = _with_claim(result, pod, reads, name, ephemeral=ephemeral)
-        if not result.refused and _is_taken(pod, name, reads, is_placed):
-            result = replace(result, refused=TAKEN, plugin="VolumeRestrictions")
         if result.refused:
             break
+        if holders := _holders(pod, name, reads, node_of):
+            result = replace(result, held_by=(*result.held_by, *holders))
     if len(result.waiting) > 1:
         # So that a large claim does not go without because a small one took its volume.
         by_size = sorted(result.waiting, key=lambda item: item.size)
@@ -86,18 +87,20 @@ def needs(pod: Object, reads: Reads, is_placed: IsPlaced) -> Needs:
     return result
 
 
-def _is_taken(pod: Object, name: str, reads: Reads, is_placed: IsPlaced) -> bool:
-    """Whether the claim is for one pod at a time, and another one has it."""
+def _holders(pod: Object, name: str, reads: Reads, node_of: NodeOf) -> list[tuple[str, str]]:
+    """Other pods that have a claim which is for one pod at a time."""
     namespace = pod["metadata"]["namespace"]
     claim = reads.get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
     if claim is None or "ReadWriteOncePod" not in (claim["spec"].get("accessModes") or ()):
-        return False
-    return any(
-        other["metadata"]["uid"] != pod["metadata"]["uid"]
-        and is_placed(other["metadata"]["uid"])
-        and any(claimed == name for claimed, _ in claim_names(other))
-        for other in reads.list(PODS, namespace)
-    )
+        return []
+    found = []
+    for other in reads.list(PODS, namespace):
+        uid = other["metadata"]["uid"]
+        if uid == pod["metadata"]["uid"] or (node := node_of(uid)) is None:
+            continue
+        if any(claimed == name for claimed, _ in claim_names(other)):
+            found.append((uid, node))
+    return found
 
 
 def claim_names(pod: Object) -> Iterator[tuple[str, bool]]:
@@ -248,6 +251,14 @@ def refusal(found: Needs, node: NodeInfo) -> tuple[str, ...]:
 
 def _matches(required: Object, node: NodeInfo) -> bool:
     return node_selectors.node_selector_matches(required.get("nodeSelectorTerms"), node.selectable)
+
+
+def is_held(found: Needs, node: NodeInfo) -> tuple[bool, bool]:
+    """Whether another pod has a claim for one; and whether all of those are on this node."""
+    holders = [
+        (uid, where) for uid, where in found.held_by if where != node.name or uid in node.pods
+    ]
+    return bool(holders), all(where == node.name for _, where in holders)
 
 
 def is_in_zone(found: Needs, node: NodeInfo) -> bool:

@@ -13,7 +13,7 @@ from controlplane.objects.resources import (
     PODS,
     STORAGE_CLASSES,
 )
-from controlplane.scheduler.cycle import Placed
+from controlplane.scheduler.cycle import Placed, Unplaced
 from tests.fakes.reads import World
 from tests.unit.scheduler.objects import node, pod
 from tests.unit.scheduler.test_cycle import place, planner
@@ -207,6 +207,45 @@ def test_claims_that_no_node_can_help(
         made.put(PERSISTENT_VOLUME_CLAIMS, found)
     what = pod(volumes=[{"name": "data", "ephemeral": {"volumeClaimTemplate": {}}}])
     assert expected in place(planner([node()], world=made), what)
+
+
+def for_one(name: str = "data") -> dict[str, Any]:
+    return bound(name, "pv1", accessModes=["ReadWriteOncePod"])
+
+
+def taken_world(**fields: Any) -> tuple[World, dict[str, Any]]:
+    """A claim for one pod, and the pod that has it on n1."""
+    made = world()
+    made.put(PERSISTENT_VOLUME_CLAIMS, for_one())
+    made.put(PERSISTENT_VOLUMES, {"metadata": {"name": "pv1"}, "spec": {}})
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    first = pod("first", nodeName="n1", volumes=[volume], **fields)
+    made.put(PODS, first)
+    return made, first
+
+
+def test_a_claim_for_one_pod_keeps_a_second_from_every_node() -> None:
+    made, first = taken_world()
+    message = place(planner(ON_BOTH, [first], world=made), user())
+    assert message.startswith(
+        "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name "
+        "and ReadWriteOncePod access mode. preemption: 0/2 nodes are available: "
+    )
+
+
+def test_a_more_important_pod_displaces_the_one_that_has_the_claim() -> None:
+    made, first = taken_world()
+    important = {**user(), "spec": {**user()["spec"], "priority": 1000}}
+    outcome = planner(ON_BOTH, [first], world=made).place(important)
+    assert isinstance(outcome, Unplaced)
+    assert outcome.victims is not None
+    assert outcome.victims.node == "n1"
+    assert [victim.name for victim in outcome.victims.victims] == ["first"]
+
+
+def test_a_claim_for_one_pod_is_free_when_that_one_has_no_node() -> None:
+    made, _ = taken_world()
+    assert place(planner(ON_BOTH, world=made), user()) == "n1"
 
 
 async def test_more_room_brings_back_who_waits_for_it_and_less_does_not() -> None:
