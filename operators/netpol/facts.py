@@ -8,6 +8,7 @@ then is missing has gone: hence :class:`Seen`.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from operators.netpol.apply import Enforcer
@@ -120,7 +121,7 @@ class Facts:
         if self._closed and body["metadata"]["name"] == self._enforcer.compiler.node:
             spec = body.get("spec") or {}
             networks = spec.get("podCIDRs") or [spec.get("podCIDR")]
-            self._enforcer.close_networks(network for network in networks if network)
+            self._enforcer.close_networks(str(ip_network(text)) for text in networks if text)
 
     def listed(self) -> None:
         self._enforcer.begin()

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 LOG = logging.getLogger(__name__)
@@ -147,8 +147,14 @@ def _ips(status: Object) -> Iterable[str]:
 
 
 def addresses(texts: Iterable[str]) -> tuple[str, ...]:
-    """Each in its one written form, so that equal addresses are equal texts."""
-    return tuple(str(IPv6Address(text)) if ":" in text else text for text in texts)
+    """Each in its one written form, so that equal addresses are equal texts; no other text."""
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ip_address(text)))
+        except ValueError:
+            LOG.warning("%r is no address", text)
+    return tuple(found)
 
 
 def labels_of(labels: Labels | None) -> Labels:
@@ -172,7 +178,7 @@ def named_ports(spec: Object) -> tuple[NamedPort, ...]:
         )
         for container in (*(spec.get("containers") or ()), *sidecars)
         for port in container.get("ports") or ()
-        if port.get("name")
+        if port.get("name") and (port.get("protocol") or "TCP") in PROTOCOLS
     }
     return tuple(sorted(found))
 
@@ -185,7 +191,14 @@ def policy_of(body: Object) -> Policy:
     )
 
     def rules(direction: str, side: str) -> tuple[Rule, ...]:
-        return tuple(_rule(rule, side, namespace) for rule in spec.get(direction) or ())
+        found = []
+        for rule in spec.get(direction) or ():
+            try:
+                found.append(_rule(rule, side, namespace))
+            except (KeyError, TypeError, ValueError, AttributeError) as err:
+                # The policy isolates all the same: what is not understood allows nothing.
+                LOG.warning("%s/%s: a rule allows nothing: %r", namespace, metadata["name"], err)
+        return tuple(found)
 
     return Policy(
         namespace=namespace,
@@ -224,7 +237,7 @@ def _rule(rule: Object, side: str, namespace: str) -> Rule:
         blocks4=merged(ranges[4]),
         blocks6=merged(ranges[6]),
         every_port=not ports,
-        ports=tuple(_port(port) for port in ports),
+        ports=tuple(made for port in ports if (made := _port(port)).protocol in PROTOCOLS),
     )
 
 

@@ -145,3 +145,24 @@ def test_what_is_no_network_allows_nothing() -> None:
 
 def test_ranges_that_touch_become_one() -> None:
     assert merged([(5, 9), (1, 4), (20, 30), (22, 25)]) == ((1, 9), (20, 30))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"from": [{"podSelector": {"matchExpressions": [{"key": "a"}]}}]},
+        {"from": "everybody"},
+        {"ports": [{"port": 80, "protocol": "ICMP; flush ruleset"}]},
+        {"ports": [{"port": 80, "endPort": "x"}]},
+    ],
+)
+def test_a_rule_that_is_not_understood_allows_nothing(rule: Any) -> None:
+    made = policy_of(policy("p", {"ingress": [rule]}))
+    assert made.ingress is not None
+    assert not any(one.every_port or one.ports for one in made.ingress)
+
+
+def test_only_addresses_are_taken_for_addresses() -> None:
+    made = pod_of(pod("a", "10.42.0.2,10.42.0.3 }; flush ruleset"))
+    assert made is not None
+    assert made.ips == ("10.42.0.2",)
