@@ -91,7 +91,7 @@ def volumes_of(worker: Worker, *, claims_only: bool = False) -> list[VolumeUse]:
 
 
 def _is_in_memory(volume: Mapping[str, Any]) -> bool:
-    return (volume.get("emptyDir") or {}).get("medium") == "Memory"
+    return bool((volume.get("emptyDir") or {}).get("medium"))
 
 
 def by_pod(items: Iterable[ContainerStats]) -> dict[str, list[ContainerStats]]:

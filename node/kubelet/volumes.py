@@ -7,18 +7,16 @@ FailedMount event.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 from controlplane.client.base import Client, Object, Reads, Unreachable
-from controlplane.objects import quantity
 from controlplane.objects.errors import StatusError
 from node.cri.base import Features, Mount, Propagation
+from node.kubelet import emptydir, files, trust
 from node.kubelet import env as environment
-from node.kubelet import files, trust
 from node.kubelet.base import (
     Recorder,
     Settings,
@@ -137,7 +135,7 @@ class Volumes:
         match kind:
             case "emptyDir":
                 path = _folder(pod, self._settings, volume)
-                await asyncio.to_thread(_empty_dir, path, source, fs_group(pod))
+                await asyncio.to_thread(emptydir.make, pod, path, source, self._settings)
             case "hostPath":
                 path = Path(source["path"])
                 await asyncio.to_thread(_host_path, path, source.get("type", ""))
@@ -186,7 +184,7 @@ class Volumes:
                 payload |= await self._part(pod, what, details, mode, refresh=refresh)
         path = _folder(pod, self._settings, volume)
         if kind in _IN_MEMORY:
-            await asyncio.to_thread(_tmpfs, path)
+            await asyncio.to_thread(emptydir.tmpfs, path)
         await asyncio.to_thread(files.write_payload, path, payload, fs_group(pod))
         if nested := nested_mounts(pod, volume["name"]):
             await asyncio.to_thread(files.make_mount_points, path, nested)
@@ -347,33 +345,6 @@ def _downward(
             text = environment.resource_field(pod, {}, item["resourceFieldRef"], settings)
         out[item["path"]] = File(text.encode(), item.get("mode", mode))
     return out
-
-
-def _tmpfs(path: Path, options: str = "") -> bool:
-    """Mount one there, unless it is; after a reboot the folder is left but the mount is not."""
-    path.mkdir(parents=True, exist_ok=True)
-    if path.is_mount():
-        return False
-    files.mount("tmpfs", path, "tmpfs", options=options)
-    return True
-
-
-def _empty_dir(path: Path, source: Mapping[str, Any], group: int | None) -> None:
-    medium = source.get("medium", "")
-    if medium == "Memory":
-        size = f"size={quantity.value(source['sizeLimit'])}" if source.get("sizeLimit") else ""
-        if not _tmpfs(path, size):
-            return
-    elif medium:
-        raise ValueError(f"Pinnace does not support emptyDir with medium {medium}")
-    elif path.is_dir():
-        return
-    else:
-        path.mkdir(parents=True)
-    path.chmod(0o777)
-    if group is not None:
-        os.chown(path, -1, group)
-        path.chmod(0o2777)
 
 
 def _host_path(path: Path, type_: str) -> None:

@@ -319,3 +319,21 @@ async def test_mounts_spread_as_far_as_a_container_asked_for(node: Node, shared:
 
     assert await sees("hears")
     assert not await sees("deaf")
+
+
+async def test_what_is_in_memory_is_as_large_as_the_pod_may_use(node: Node) -> None:
+    volumes = [
+        {"name": "m", "emptyDir": {"medium": "Memory"}},
+        {"name": "h", "emptyDir": {"medium": "HugePages-2Mi"}},
+    ]
+    mounted = [{"name": "m", "mountPath": "/m"}, {"name": "h", "mountPath": "/h"}]
+    limits = {"limits": {"memory": "8Mi", "cpu": "1", "hugepages-2Mi": "2Mi"}}
+    script = "df -k /m | tail -1; grep ' /h ' /proc/mounts; sleep 3600"
+    more = {"volumeMounts": mounted, "resources": limits}
+    node.api.put(PODS, pod("small", script, spec={"volumes": volumes}, container=more))
+    await node.ready("small")
+    await until(lambda: "/h" in node.log("small"))
+    memory, huge = node.log("small").splitlines()
+    assert memory.split()[1] == "8192"
+    assert huge.split()[2] == "hugetlbfs"
+    assert "pagesize=2M" in huge
