@@ -1,5 +1,7 @@
 """What a node brings along: there after the first start, gone when it is disabled."""
 
+import os
+import shutil
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
@@ -107,22 +109,45 @@ def test_a_start_with_nothing_new_writes_nothing(ingress: Node) -> None:
 POD = """
 apiVersion: v1
 kind: Pod
-metadata: {name: special}
+metadata: {{name: special}}
 spec:
-  runtimeClassName: nvidia
-  containers: [{name: c, image: "docker.io/library/busybox:1.35"}]
+  runtimeClassName: {runtime}
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: c, image: "docker.io/library/busybox:1.35", command: [sleep, "3600"]}}]
 """
 
 
 def test_a_class_whose_runtime_is_not_installed_says_so(whole: Node) -> None:
     with a_space(whole) as space:
-        space.apply(POD)
+        space.apply(POD.format(runtime="nvidia"))
 
         def told() -> str:
             events = space.get("events", "--field-selector=reason=FailedCreatePodSandBox")
             return " ".join(event["message"] for event in events["items"])
 
         space.until(lambda: 'no runtime for "nvidia" is configured' in told(), seen=told)
+
+
+def test_a_class_whose_runtime_is_found_in_path_runs_by_it(whole: Node, tmp_path: Path) -> None:
+    runc = shutil.which("runc")
+    assert runc is not None
+    # What it would do is runc's affair here; that it is asked is what counts.
+    log = tmp_path / "asked"
+    program = tmp_path / "bin" / "crun"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho asked >>{log}\nexec {runc} "$@"\n')
+    program.chmod(0o755)
+    whole.extra_environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    try:
+        restart(whole, "--default-runtime=crun")
+        with a_space(whole) as space:
+            space.apply(POD.format(runtime="crun"))
+            space.wait("pod/special", "--for=condition=Ready")
+            assert log.read_text()
+            space.kubectl("delete", "pod", "special")
+    finally:
+        del whole.extra_environment["PATH"]
+        restart(whole)
 
 
 def test_a_component_that_is_disabled_is_uninstalled_and_comes_back(as_before: Node) -> None:
