@@ -7,6 +7,7 @@ install, so a look may end anywhere, even with the machine, and the next one goe
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -175,20 +176,27 @@ class Charts:
         release = status.release_of(look.chart.get("status") or {})
         known = release and (release.revision, release.namespace)
         if release is None or known != (last.version, target.namespace):
-            try:
-                found = await records.details(self._client, target, last.version)
-            except records.Unreadable:
-                await self._drop_record(look)
-                return 0.0
-            if found is None:
-                return 0.0
-            release = found.release
+            release = await self._recorded(target, last.version)
         release = replace(release, status=last.status)
         asked = wanted.drift_of(look.chart)
         if asked is None:
             await self._tell_as_wanted(look, release)
             return None
         return await self._check(look, release, asked)
+
+    async def _recorded(self, target: Target, revision: int) -> Release:
+        with suppress(records.Unreadable):
+            if found := await records.details(self._client, target, revision):
+                return found.release
+        # It runs, and its labels say so. Helm will say no before anything is done about it.
+        return Release(
+            name=target.name,
+            namespace=target.namespace,
+            revision=revision,
+            status="",
+            chart="",
+            app_version="",
+        )
 
     async def _tell_as_wanted(self, look: Look, release: Release) -> None:
         self._attempts.forget(look.key)

@@ -89,7 +89,7 @@ class Back:
             message = f"{await self._why(look)}; revision {last.version} is a rollback"
         release = status.release_of(old)
         if release is None or release.revision != last.version:
-            found = await records.details(self._client, target, last.version)
+            found = await self._details(look, last.version)
             release = found.release if found else None
         fields: dict[str, Any] = {}
         if release:
@@ -114,11 +114,14 @@ class Back:
         ours = plan.last_ours(look.history)
         if ours is None:
             return "the upgrade failed"
-        try:
-            found = await records.details(self._client, look.job.target, ours.version)
-        except records.Unreadable:
-            found = None
+        found = await self._details(look, ours.version)
         return (found and found.description) or f"revision {ours.version} failed"
+
+    async def _details(self, look: Look, revision: int) -> records.Details | None:
+        try:
+            return await records.details(self._client, look.job.target, revision)
+        except records.Unreadable:
+            return None
 
 
 def _failed_before(look: Look) -> bool:

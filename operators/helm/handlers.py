@@ -26,6 +26,7 @@ class Seen:
         self._dependencies: dict[str, tuple[str, ...]] = {}  # of charts that have some
         self._configs: dict[str, int] = {}
         self._secrets: dict[str, frozenset[str]] = {}  # chart or config → Secrets it refers to
+        self._versions: dict[str, str] = {}  # of Secrets that one refers to
 
     def chart(self, body: Mapping[str, Any], *, gone: bool) -> None:
         key = _key(body)
@@ -61,12 +62,23 @@ class Seen:
             self._configs[key] = generation
             self._add(key)
 
-    def secret(self, secret: str) -> None:
+    def secret(self, body: Mapping[str, Any], *, gone: bool) -> None:
+        secret, version = _key(body), str(body["metadata"].get("resourceVersion") or "")
         namespace, _, name = secret.partition("/")
-        for user, names in self._secrets.items():
-            key = user.partition("/")[2]
-            if name in names and key.startswith(f"{namespace}/"):
-                self._add(key)
+        users = [
+            user.partition("/")[2]
+            for user, names in self._secrets.items()
+            if name in names and user.partition("/")[2].startswith(f"{namespace}/")
+        ]
+        if gone or not users:
+            self._versions.pop(secret, None)
+        elif self._versions.get(secret) == version:
+            # Listed again after a watch was lost, and nothing was missed.
+            return
+        else:
+            self._versions[secret] = version
+        for key in users:
+            self._add(key)
 
     def _depends(self, key: str, names: tuple[str, ...]) -> None:
         if names:
@@ -95,9 +107,7 @@ def register(registry: Any, add: Add) -> None:
 
     @kopf.on.event("", "v1", "secrets", registry=registry)
     async def secret(body: Mapping[str, Any], **seen_now: Any) -> None:
-        # The listing at the start tells nothing new: each chart is looked at then anyway.
-        if seen_now["type"] is not None:
-            seen.secret(_key(body))
+        seen.secret(body, gone=seen_now["type"] == "DELETED")
 
 
 def _said(body: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -22,9 +22,12 @@ from operators.config import Config, Credentials, read_kubeconfig
 LOG = logging.getLogger(__name__)
 
 WATCH_SECONDS = 3600
+FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0  # seconds between two tries to reach the API
 LONGEST_LINE = 4 * 2**20  # bytes; where the API gives the whole object
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+# Also an answer that is none: KeyError and TypeError.
+_NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError)
 Wake = Callable[[str], None]
 
 
@@ -57,16 +60,18 @@ class Watcher:
             self._tasks[key] = path, self._group.create_task(self._watch(key, path))
 
     async def _watch(self, key: str, path: str) -> None:
-        pause = 1.0
+        clock, pause = asyncio.get_running_loop().time, FIRST_PAUSE
         while True:
+            begun = clock()
             try:
                 if await self._changed(key, path):
                     break
-                pause = 1.0
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as err:
+            except _NO_ANSWER as err:
                 LOG.debug("%s: %s", path, err)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            if clock() - begun > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
         del self._tasks[key]
         self._wake(key)
 
@@ -95,7 +100,7 @@ class Watcher:
 
     def _is_news(self, key: str, event: Any) -> bool:
         # A watch begins with what is there, which the look that failed may have seen or not.
-        if event.get("type") not in {"ADDED", "MODIFIED", "DELETED"}:
+        if event["type"] not in {"ADDED", "MODIFIED", "DELETED"}:
             return False
         version = f"{event['type'] == 'DELETED'}/{event['object']['metadata']['resourceVersion']}"
         if self._versions.get(key) == version:

@@ -96,7 +96,8 @@ class FakeHelm:
     """
     Keeps its records in ``api`` as Helm does; ``failures`` are raised first, in order.
 
-    A failure of the reason "WorkerDied" leaves its record pending, one of "RepoError" leaves none.
+    A failure of the reason "WorkerDied" leaves its record pending, one of "RepoError"
+    or "StorageError" leaves none.
     """
 
     def __init__(self, api: FakeApi) -> None:
@@ -185,7 +186,7 @@ class FakeHelm:
         self.calls.append(action)
         self.jobs.append(job)
         failed = self.failures.pop(0) if self.failures else None
-        if failed and _reason(failed) == "RepoError":
+        if failed and _reason(failed) in {"RepoError", "StorageError"}:
             raise failed
         if not failed:
             self._supersede(job.target)

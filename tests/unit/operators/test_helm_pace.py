@@ -167,20 +167,34 @@ def test_a_chart_that_becomes_ready_wakes_those_that_wait_for_it(
     assert added == ["n/db"]
 
 
+def secret(name: str, namespace: str = "n", version: int = 1) -> dict[str, Any]:
+    return {"metadata": {"namespace": namespace, "name": name, "resourceVersion": str(version)}}
+
+
 def test_a_secret_wakes_the_charts_that_name_it(seen: handlers.Seen, added: list[str]) -> None:
     seen.chart(chart("a", authSecret={"name": "login"}), gone=False)
     seen.chart(chart("b", dockerRegistrySecret={"name": "login"}), gone=False)
     seen.config(chart("c", valuesSecrets=[{"name": "login", "keys": ["k"]}]), gone=False)
     seen.chart(chart("d"), gone=False)
     added.clear()
-    seen.secret("n/login")
-    seen.secret("other/login")
-    seen.secret("n/other")
+    seen.secret(secret("login"), gone=False)
+    seen.secret(secret("login", "other"), gone=False)
+    seen.secret(secret("other"), gone=False)
     assert added == ["n/a", "n/b", "n/c"]
     seen.config(chart("c"), gone=True)
     added.clear()
-    seen.secret("n/login")
+    seen.secret(secret("login"), gone=True)
     assert added == ["n/a", "n/b"]
+
+
+def test_a_secret_that_is_listed_again_is_no_news_unless_it_changed(
+    seen: handlers.Seen, added: list[str]
+) -> None:
+    seen.chart(chart("a", authSecret={"name": "login"}), gone=False)
+    added.clear()
+    for version in (1, 1, 2, 2):
+        seen.secret(secret("login", version=version), gone=False)
+    assert added == ["n/a", "n/a"]
 
 
 @pytest.mark.parametrize(
