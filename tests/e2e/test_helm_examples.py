@@ -145,15 +145,16 @@ def test_every_shape_of_the_documentation_is_taken_and_comes_back_as_it_was(pers
     for thing in given:
         thing["metadata"]["annotations"] = mark
     text = "\n".join(json.dumps(thing) for thing in given)
-    said = person.space.kubectl("apply", "-f", "-", "--validate=strict", input=text)
-    assert said.count("created") == len(given)
+    apply = ("apply", "-f", "-", "--validate=strict")
+    assert person.space.kubectl(*apply, input=text).count("created") == len(given)
+    # A Secret with stringData alone is never the same to kubectl.
+    assert person.space.kubectl(*apply, input=text).count("unchanged") == len(given) - 1
+    person.space.kubectl(*apply, "--server-side", "--force-conflicts", input=text)
     for thing in given:
         if "spec" in thing:
             kept = person.space.get(thing["kind"].lower(), thing["metadata"]["name"])["spec"]
             assert {field: kept.get(field) for field in thing["spec"]} == thing["spec"]
-    assert len(FIELDS) == 28
-    again = person.space.kubectl("apply", "-f", "-", "--validate=strict", input=text)
-    assert again.count("unchanged") == len(given)
+    assert len(FIELDS) == 29
     person.space.kubectl("delete", "hc,hcc", "--all", "--timeout=10s")
 
 

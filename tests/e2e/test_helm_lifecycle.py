@@ -1,6 +1,7 @@
 """Five charts as public ones are: installed, upgraded, made good after a failure, and gone."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +127,23 @@ def definitions(node: Node) -> Iterator[None]:
     node.kubectl("delete", "crd", *kinds)
 
 
+@pytest.fixture(scope="module")
+def lives(node: Node) -> Iterator[Mapping[str, Future[None]]]:
+    """All at once, each in a namespace of its own: much of a life is waiting."""
+    with ThreadPoolExecutor(len(LIVES)) as pool:
+        yield {name: pool.submit(live, node, name) for name in LIVES}
+
+
 @pytest.mark.parametrize("name", LIVES)
-def test_a_chart_lives_and_leaves_nothing(space: Space, name: str) -> None:
+def test_a_chart_lives_and_leaves_nothing(lives: Mapping[str, Future[None]], name: str) -> None:
+    lives[name].result()
+
+
+def live(node: Node, name: str) -> None:
+    space = Space(node, f"life-of-{name}")
+    node.kubectl("create", "namespace", space.name)
+    account = ("get", "serviceaccount", "default")
+    node.until(lambda: space.run(*account, check=False).returncode == 0)
     person, life = Person(space), LIVES[name]
     person.apply(name, life.chart, values=life.first, failurePolicy="abort")
     chart = person.deployed(name, 1)
@@ -142,13 +158,15 @@ def test_a_chart_lives_and_leaves_nothing(space: Space, name: str) -> None:
     assert life.error in seen_error(person, name)
 
     # Made good by what is possible again, with whatever was there before.
+    last, how = person.last(name)
     person.apply(name, life.chart, values=life.second, failurePolicy="retry")
-    person.deployed(name, person.last(name)[0] + (person.last(name)[1] == "failed"))
+    person.deployed(name, last + (how == "failed"))
     assert life.looks(person, name) == life.seen[1]
 
     person.delete(name)
     assert person.left(name) == sorted(life.stays)
     assert space.kubectl("get", "jobs,pods", "-o", "name") == ""
+    node.kubectl("delete", "namespace", space.name, "--wait=false")
 
 
 def seen_error(person: Person, name: str) -> str:
