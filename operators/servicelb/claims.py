@@ -76,18 +76,15 @@ def settle(
 ) -> Outcome:
     """``services`` in the order in which they came. ``held``: of the last decision."""
     ledger = _Ledger(rivals, held)
-    wanting: dict[str, list[Service]] = {}
-    for service in services:
-        for node in placed(service, nodes):
-            wanting.setdefault(node.name, []).append(service)
+    pairs = [(service, node) for service in services for node in placed(service, nodes)]
+    # Over all nodes, since those behind one external address have its ports together.
+    pairs.sort(key=lambda pair: _rank(pair[0], pair[1], held))
     denied = []
-    for node in sorted(nodes, key=lambda n: n.name):
-        first = sorted(wanting.get(node.name, ()), key=lambda s: _rank(s, node, held))
-        for service in first:
-            if _refusals(ledger, service, node):
-                denied.append((service, node))
-            else:
-                _grant(ledger, service, node)
+    for service, node in pairs:
+        if _refusals(ledger, service, node):
+            denied.append((service, node))
+        else:
+            _grant(ledger, service, node)
     # What the next look will go by, lest it tell of more rivals than this one.
     ledger.held = ledger.taken
     for service, node in denied:
