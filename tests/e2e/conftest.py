@@ -113,7 +113,7 @@ def ingress(whole: Node) -> Node:
     """The same node, once its ingress controller serves."""
     if not (whole.data / "agent" / "images" / "pinnace-traefik.tar").exists():
         pytest.skip("Traefik's wheel cannot be had here: see `make .cache/ingress`")
-    whole.until(lambda: traefik_serves(whole))
+    whole.until(lambda: traefik_serves(whole), timeout=100)
     return whole
 
 

@@ -45,9 +45,11 @@ import http.client, json, socket, ssl, sys
 url, host, authority = json.loads(sys.argv[1])
 scheme, _, rest = url.partition("://")
 address, _, path = rest.partition("/")
+address, _, port = address.partition(":")
 tls = ssl.create_default_context(cadata=authority) if scheme == "https" else None
 try:
-    plain = socket.create_connection((address, 443 if tls else 80), timeout=5)
+    port = int(port or (443 if tls else 80))
+    plain = socket.create_connection((address, port), timeout=5)
     connection = http.client.HTTPConnection(address, timeout=5)
     connection.sock = tls.wrap_socket(plain, server_hostname=host) if tls else plain
     connection.request("GET", "/" + path, headers={"Host": host})
@@ -234,7 +236,19 @@ def test_routes_of_traefiks_own_kinds_work_and_wrong_ones_are_refused(pages: Spa
     assert "unknown field" in pages.refused("apply", "-f", "-", input=unknown)
 
 
-def test_a_chart_config_in_the_manifests_folder_customises_it(ingress: Node) -> None:
+TCP = """
+apiVersion: traefik.io/v1alpha1
+kind: IngressRouteTCP
+metadata: {name: plain}
+spec:
+  entryPoints: [mqtt]
+  routes: [{match: "HostSNI(`*`)", services: [{name: two, port: 80}]}]
+"""
+
+
+def test_a_chart_config_in_the_manifests_folder_customises_it(pages: Space) -> None:
+    ingress = pages.node
+    pages.apply(TCP)
     file = ingress.data / "server" / "manifests" / "traefik-config.yaml"
     file.write_text((ROOT / "examples" / "traefik-config.yaml").read_text())
     url = f"http://{ADDRESS}/page"
@@ -244,6 +258,7 @@ def test_a_chart_config_in_the_manifests_folder_customises_it(ingress: Node) -> 
         return (status, location) == (301, "https://any.example.com/page")
 
     ingress.until(redirects)
+    pages.until(lambda: ask(ingress, f"http://{ADDRESS}:1883/", "any")[:2] == (200, "this is two"))
     arguments = container(ingress)["args"]
     assert "--entryPoints.web.forwardedHeaders.trustedIPs=10.0.0.0/8" in arguments
     file.unlink()
