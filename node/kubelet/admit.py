@@ -47,9 +47,15 @@ class Room:
     others: Sequence[Object]  # pods that were let in and have not ended
 
 
-def refuse(pod: Object, room: Room) -> Waiting | None:
-    """Why not, or None; of several reasons the first."""
-    checks = (_sysctls, _system, _resources, _affinity, _ports, _taints)
+def refuse(pod: Object, room: Room, *, make_room: bool = False) -> Waiting | None:
+    """
+    Why not, or None; of several reasons the first.
+
+    ``make_room``: what is missing of resources is no reason, others will go.
+    """
+    checks = [_sysctls, _system, _resources, _affinity, _ports, _taints]
+    if make_room:
+        checks.remove(_resources)
     return next((why for check in checks if (why := check(pod, room)) is not None), None)
 
 
@@ -85,21 +91,35 @@ def _groups(pod: Object, room: Room) -> Waiting | None:
 
 
 def _resources(pod: Object, room: Room) -> Waiting | None:
-    count, most = len(room.others), room.allocatable.get("pods")
-    if most is not None and count + 1 > quantity.value(most):
-        return _out_of("pods", 1, count, quantity.value(most))
-    wanted = _requests(pod)
-    for name in sorted(wanted, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)):
-        if not wanted[name] or name not in room.allocatable:
-            continue  # what the node does not know is looked after elsewhere
-        used = sum(_requests(other).get(name, 0) for other in room.others)
-        offered = _number(name, room.allocatable[name])
-        if wanted[name] > offered - used:
-            return _out_of(name, wanted[name], used, offered)
+    for name, (wanted, used, offered) in _shortages(pod, room):
+        return _out_of(name, wanted, used, offered)
     return None
 
 
-def _requests(pod: Object) -> dict[str, int]:
+def missing(pod: Object, room: Room) -> dict[str, int]:
+    """How much of each resource would have to be freed for the pod."""
+    return {
+        name: wanted - (offered - used) for name, (wanted, used, offered) in _shortages(pod, room)
+    }
+
+
+def _shortages(pod: Object, room: Room) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    """Of a resource: what is asked for, what is taken, and what there is in all."""
+    count, most = len(room.others), room.allocatable.get("pods")
+    if most is not None and count + 1 > quantity.value(most):
+        yield "pods", (1, count, quantity.value(most))
+    wanted = requests(pod)
+    for name in sorted(wanted, key=lambda name: (_ORDER.get(name, len(_ORDER)), name)):
+        if not wanted[name] or name not in room.allocatable:
+            continue  # what the node does not know is looked after elsewhere
+        used = sum(requests(other).get(name, 0) for other in room.others)
+        offered = _number(name, room.allocatable[name])
+        if wanted[name] > offered - used:
+            yield name, (wanted[name], used, offered)
+
+
+def requests(pod: Object) -> dict[str, int]:
+    """CPU in thousandths, everything else in whole units."""
     total = pod_total(pod["spec"], "requests")
     out = {name: _number(name, text) for name, text in total.items()}
     for name, text in (pod["spec"].get("overhead") or {}).items():

@@ -24,6 +24,7 @@ from node.kubelet.housekeeping import Housekeeper
 from node.kubelet.preload import ImportFailed
 from node.kubelet.run import Kubelet
 from node.kubelet.usage import NOTHING, Tree
+from node.kubelet.view import Waiting
 from node.kubelet.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ _FIRST, _SHORTEST, _LIMITED, _LONGEST = 1.0, 2.0, 10.0, 60.0  # seconds between 
 _WRITTEN, _CREATED = 100 << 20, 20_000  # bytes and inodes that a disk may lose in a second
 _FUTILE = 10.0  # after an attempt that freed nothing; doubled
 _CLEANED_SECONDS = 30.0
+_GRACE = 1  # seconds: what makes a pod go does not wait
 _EPHEMERAL = ("emptyDir", "configMap", "downwardAPI")
 
 
@@ -258,7 +260,8 @@ class Evictor:
         _log.warning("evicting pod %s: %s", worker.pod["metadata"]["name"], text)
         self._kubelet.counters.evictions[signal] += 1
         self._kubelet.recorder.record(worker.pod, "Warning", evict.REASON, text)
-        worker.evict(text, disrupted=disrupted)
+        why = Waiting(evict.REASON, text)
+        worker.evict(why, disruption=text if disrupted else "", grace=_GRACE)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLEANED_SECONDS):
                 await worker.ended.wait()

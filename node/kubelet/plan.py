@@ -35,7 +35,6 @@ from node.kubelet.view import (
 FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=5)
 RESET_AFTER = 2 * LONGEST_DELAY
 CRASH_LOOP = "CrashLoopBackOff"
-_EVICTED_GRACE = 1  # seconds: what made it go does not wait
 _KEPT = 2  # containers of a name: the latest, and the one before it for lastState and logs -p
 
 
@@ -146,8 +145,8 @@ def _stop(case: _Case) -> None:
     view, made = case.view, case.made
     if view.alive:
         grace = grace_of(case.pod)
-        if case.memory.evicted is not None:
-            grace = min(grace, _EVICTED_GRACE)
+        if case.memory.evicted_grace is not None:
+            grace = min(grace, case.memory.evicted_grace)
         made.steps.append(StopAll(grace, "Stopping container {name}"))
         return
     ready = [StopSandbox(s.id) for s in view.sandboxes if s.ready]

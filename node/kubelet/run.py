@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from controlplane.client.base import Change, Client, Feed, Object, Reads
@@ -25,7 +25,7 @@ from node.cri.base import (
     Sandbox,
     Unsupported,
 )
-from node.kubelet import admit, cgroups, evict, naming
+from node.kubelet import admit, cgroups, evict, naming, preempt
 from node.kubelet.apply import Parts
 from node.kubelet.base import (
     GRACE_PERIOD,
@@ -209,14 +209,16 @@ class Kubelet:
         if self._group is None or self._parts is None:
             raise RuntimeError("the kubelet does not run")
         worker = Worker(self._parts, self._client, self._group, pod, index=self._index)
+        after: Sequence[Worker] = ()
         if not _was_let_in(pod) and pod["spec"]["containers"]:
             # Only new pods: one that runs already is not asked again after a restart.
-            self._admit(worker)
+            after = self._admit(worker)
         self.workers[worker.uid] = worker
-        self._group.create_task(self._serve(worker))
+        self._group.create_task(self._serve(worker, after))
         return worker
 
-    def _admit(self, worker: Worker) -> None:
+    def _admit(self, worker: Worker) -> Sequence[Worker]:
+        """Those that have to end before it may begin: a critical pod is let in all the same."""
         pod, node = worker.pod, self._reads.get(NODES, "", self._config.node_name)
         offered = ((node or {}).get("status") or {}).get("allocatable")
         room = admit.Room(
@@ -224,12 +226,26 @@ class Kubelet:
             allocatable=offered or self.settings.allocatable,
             others=[other for other in self._reads.list(PODS) if self._is_in(other, worker.uid)],
         )
-        refused = evict.refuse(pod, self.held()) or admit.refuse(pod, room)
+        critical = evict.is_critical(pod)
+        refused = evict.refuse(pod, self.held()) or admit.refuse(pod, room, make_room=critical)
+        if refused is None and critical and (missing := admit.missing(pod, room)):
+            going = preempt.victims(pod, room.others, missing)
+            if going is not None:
+                return [self._displace(other) for other in going if uid_of(other) in self.workers]
+            refused = admit.refuse(pod, room)
         if refused is None:
-            return
+            return ()
         self.counters.rejections[refused.reason] += 1
         self.recorder.record(pod, "Warning", refused.reason, refused.message)
         worker.memory.evicted = Waiting(refused.reason, f"Pod was rejected: {refused.message}")
+        return ()
+
+    def _displace(self, pod: Object) -> Worker:
+        worker = self.workers[uid_of(pod)]
+        self.recorder.record(pod, "Warning", preempt.REASON, preempt.MESSAGE)
+        why = Waiting(preempt.REASON, preempt.MESSAGE)
+        worker.evict(why, disruption=preempt.DISRUPTION)
+        return worker
 
     def _is_in(self, pod: Object, but: str) -> bool:
         """Does the pod take something of this node?"""
@@ -239,7 +255,9 @@ class Kubelet:
         let_in = worker.memory.evicted is None if worker is not None else _was_let_in(pod)
         return let_in and not is_terminal(pod)
 
-    async def _serve(self, worker: Worker) -> None:
+    async def _serve(self, worker: Worker, after: Sequence[Worker]) -> None:
+        for other in after:
+            await other.ended.wait()
         await worker.run()
         del self.workers[worker.uid]
         self._owners = {k: v for k, v in self._owners.items() if v != worker.uid}

@@ -95,6 +95,7 @@ class Memory:
     started: set[str] = field(default_factory=set)  # container ids whose startup probe passed
     ready: dict[str, bool] = field(default_factory=dict)  # container id → readiness probe
     evicted: Waiting | None = None  # why it has to go, or was never let in
+    evicted_grace: int | None = None  # seconds; None: the pod's own
     disrupted: str = ""  # the message of its DisruptionTarget
     resized: dict[str, str] = field(default_factory=dict)  # container id → resources, as JSON
 

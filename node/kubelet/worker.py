@@ -131,10 +131,10 @@ class Worker:
             self._interrupt()
         self.wake()
 
-    def evict(self, message: str, *, disrupted: bool) -> None:
+    def evict(self, why: Waiting, *, disruption: str = "", grace: int | None = None) -> None:
         """It has to go; :attr:`ended` is set when nothing of it runs any more."""
-        self.memory.evicted = Waiting("Evicted", message)
-        self.memory.disrupted = message if disrupted else ""
+        self.memory.evicted, self.memory.evicted_grace = why, grace
+        self.memory.disrupted = disruption
         self._interrupt()
         self.wake()
 

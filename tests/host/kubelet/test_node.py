@@ -199,3 +199,28 @@ async def test_a_taken_port_of_the_host_refuses_the_second_pod_and_outlives_a_re
     assert node.status("first")["phase"] == "Running"
     assert node.kubelet is not None
     assert node.kubelet.counters.rejections == {"NodePorts": 1}
+
+
+async def test_a_critical_pod_displaces_others_and_begins_when_they_are_gone(node: Node) -> None:
+    status = {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "10"}}
+    node.api.put(NODES, {"metadata": {"name": "n1", "labels": {}}, "spec": {}, "status": status})
+
+    def asking(name: str, cpu: str, **spec: Any) -> dict[str, Any]:
+        container = {"resources": {"requests": {"cpu": cpu}}}
+        return pod(name, container=container, spec=spec)
+
+    for name, cpu in (("small", "200m"), ("large", "700m")):
+        node.api.put(PODS, asking(name, cpu))
+        await node.ready(name)
+    node.api.put(PODS, asking("plain", "300m"))
+    assert (await node.phase("plain", "Failed"))["reason"] == "OutOfcpu"
+    node.api.put(PODS, asking("vital", "300m", priority=2_000_000_000))
+    await node.ready("vital")
+    gone = await node.phase("small", "Failed")
+    text = "Preempted in order to admit critical pod"
+    assert (gone["reason"], gone["message"]) == ("Preempting", text)
+    (target,) = [c for c in gone["conditions"] if c["type"] == "DisruptionTarget"]
+    assert target["reason"] == "TerminationByKubelet"
+    assert node.status("large")["phase"] == "Running"
+    node.api.put(PODS, asking("huge", "2", priority=2_000_000_000))
+    assert (await node.phase("huge", "Failed"))["reason"] == "OutOfcpu"

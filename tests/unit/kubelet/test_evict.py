@@ -221,6 +221,7 @@ def test_headroom_is_what_the_tightest_limit_leaves() -> None:
 def test_an_evicted_pod_has_a_second_and_fails_when_nothing_of_it_runs_any_more() -> None:
     what, memory = pod(container(), terminationGracePeriodSeconds=30), Memory()
     memory.evicted, memory.disrupted = Waiting("Evicted", "too much"), "too much"
+    memory.evicted_grace = 1
     running = view(seen(container()))
     (step,) = plan(what, running, memory, NOW).steps
     assert isinstance(step, StopAll)
