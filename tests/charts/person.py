@@ -1,15 +1,18 @@
 """What a person does with HelmCharts, through kubectl, in one namespace of a booted node."""
 
 import json
-from collections.abc import Mapping
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tests.charts import packing, program
 from tests.e2e.conftest import Space
+from tests.e2e.node import Timeout
 
 PATIENCE = 60.0  # seconds; a small board that does much else is slow
-RECORD = "sh.helm.release.v1"
+Object = Mapping[str, Any]
 FINALIZER = "wrangler.cattle.io/on-helm-chart-remove"
 
 
@@ -25,6 +28,17 @@ def manifest(kind: str, name: str, spec: Mapping[str, Any], **metadata: Any) -> 
         "metadata": {"name": name, **metadata},
         "spec": dict(spec),
     }
+
+
+def _objects(watch: "subprocess.Popen[str]") -> Iterator[Object]:
+    """Of what kubectl prints, indented; an object ends where its brace is the whole line."""
+    assert watch.stdout is not None
+    lines: list[str] = []
+    for line in watch.stdout:
+        lines.append(line)
+        if line == "}\n":
+            yield json.loads("".join(lines))
+            lines.clear()
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,7 @@ class Person:
     def deployed(self, name: str, revision: int, **where: Any) -> dict[str, Any]:
         """Once this revision is deployed, the HelmChart says so of what it is now, and only it."""
 
-        def holds() -> Any:
-            chart = self.chart(name) or {}
+        def holds(chart: Object) -> Any:
             ready = condition(chart, "Ready")
             current = ready.get("observedGeneration") == chart["metadata"]["generation"]
             if ready.get("status") != "True" or not current:
@@ -73,8 +86,7 @@ class Person:
     def failed(self, name: str, reason: str = "") -> Mapping[str, Any]:
         """Its condition, once it says of what the HelmChart is now that this failed."""
 
-        def holds() -> Any:
-            chart = self.chart(name) or {}
+        def holds(chart: Object) -> Any:
             found = condition(chart, "Failed")
             current = found.get("observedGeneration") == chart["metadata"]["generation"]
             said = found.get("status") == "True" and reason in {"", found.get("reason")}
@@ -84,19 +96,26 @@ class Person:
         return failed
 
     def says(self, name: str, kind: str, **expected: str) -> Mapping[str, Any]:
-        def holds() -> Any:
-            found = condition(self.chart(name), kind)
+        def holds(chart: Object) -> Any:
+            found = condition(chart, kind)
             return found if expected.items() <= found.items() else None
 
         said: Mapping[str, Any] = self._until(name, holds)
         return said
 
-    def _until(self, name: str, holds: Any) -> Any:
-        def seen() -> str:
-            status = json.dumps((self.chart(name) or {}).get("status"))
-            return f"{status} {self.revisions(name)}"
-
-        return self.space.until(holds, timeout=PATIENCE, seen=seen)
+    def _until(self, name: str, holds: Callable[[Object], Any]) -> Any:
+        """The first true answer; asked with each state that a watch tells, and not in between."""
+        chart: Object = {}
+        with self.space.background("get", "helmchart", name, "-o", "json", "--watch") as watch:
+            timer = threading.Timer(PATIENCE, watch.kill)
+            timer.start()
+            try:
+                for chart in _objects(watch):
+                    if value := holds(chart):
+                        return value
+            finally:
+                timer.cancel()
+        raise Timeout(f"{json.dumps(chart.get('status'))} {self.revisions(name)}")
 
     def revisions(
         self, release: str, *, namespace: str = "", driver: str = "secrets"
