@@ -240,6 +240,36 @@ def connected6(net: Net, inside: str, address: str) -> bool:
         return client.connect_ex((address, 7000)) == 0
 
 
+def test_sctp_is_judged_like_tcp(operator: Operator) -> None:
+    try:
+        sctp().close()
+    except OSError as err:
+        pytest.skip(f"this kernel has no SCTP: {err}")
+    with run_inside(operator.net.names["p1"].path, sctp) as served:
+        served.bind(("0.0.0.0", 9))
+        served.listen()
+        operator.put("policy", policy("sctp", DENY_INGRESS | only("p1") | to_sctp(9)))
+        operator.start()
+        assert associated(operator.net)
+        operator.put("policy", policy("sctp", DENY_INGRESS | only("p1") | to_sctp(10)))
+        operator.settle()
+        assert not associated(operator.net)
+
+
+def to_sctp(port: int) -> Object:
+    return {"ingress": [{"ports": [{"protocol": "SCTP", "port": port}]}]}
+
+
+def sctp() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+
+
+def associated(net: Net) -> bool:
+    with run_inside(net.names["p0"].path, sctp) as client:
+        client.settimeout(2)
+        return client.connect_ex(("10.42.0.3", 9)) == 0
+
+
 def test_the_node_reaches_its_own_pods_and_pods_reach_it_as_egress_allows(
     operator: Operator,
 ) -> None:
