@@ -17,20 +17,19 @@ from operators.config import Config
 from operators.helm import failures, plan, records, status, wanted
 from operators.helm.attempts import Attempts, Look
 from operators.helm.back import Back
-from operators.helm.base import Helm, HelmError, Job, Release, Source, Target
+from operators.helm.base import Helm, HelmError, Job, Release, Target
 from operators.helm.drift import Checker
 from operators.helm.failures import Attempt
+from operators.helm.going import Going, finalize
 from operators.helm.plan import Revision, Step
 from operators.helm.read import Reader
-from operators.helm.tell import Teller, path_of
+from operators.helm.tell import Teller
 from operators.helm.wanted import Drift, Missing, Refused
 
 LOG = logging.getLogger(__name__)
 
 # A machine without a clock of its own may set it while something waits for a time of the day.
 LONGEST_SLEEP = 3600.0
-# Then the HelmChart goes all the same, as K3s lets it go after the first.
-UNINSTALL_ATTEMPTS = 5
 TOO_MANY = "TooManyUpgrades", "the chart changed too often of late; the next attempt waits"
 _VERBS = {Step.UPGRADE: "Upgrading", Step.REINSTALL: "Reinstalling"}
 # Errors that may come from what Helm keeps, not from the chart.
@@ -66,13 +65,17 @@ class Charts:
         self._reader = Reader(config, client)
         self._teller = Teller(client, now=now)
         self._attempts = Attempts(self._teller, now=now, clock=clock)
-        self._back = Back(client, helm, self._teller, self._attempts, fail=self._failed)
+        teller, attempts, fail = self._teller, self._attempts, self._failed
+        self._back = Back(client, helm, teller=teller, attempts=attempts, fail=fail)
+        self._going = Going(client, helm, self._reader, teller=teller, attempts=attempts, fail=fail)
 
     async def reconcile(self, key: str) -> float | None:
         """``key``: namespace/name. Seconds after which the chart must be looked at again."""
         chart = await self._reader.chart(key)
         if chart is None:
             self._attempts.forget(key, gone=True)
+        elif plan.is_held(chart):
+            await self._going.let_go(chart)
         again = await self._look(key, chart) if chart and plan.managed(chart) else None
         waits = chart is not None and not status.is_ready(chart)
         self._wait_for(key, wanted.authorities_of(chart) if chart and waits else "")
@@ -80,7 +83,7 @@ class Charts:
 
     async def _look(self, key: str, chart: Object) -> float | None:
         if "deletionTimestamp" in chart["metadata"]:
-            return await self._remove(key, chart)
+            return await self._going.remove(key, chart)
         if await self._is_suspended(chart):
             return None
         try:
@@ -173,6 +176,7 @@ class Charts:
 
     async def _settled(self, look: Look) -> float | None:
         last, target = look.history[-1], look.job.target
+        await self._adopt(look.chart)
         release = status.release_of(look.chart.get("status") or {})
         known = release and (release.revision, release.namespace)
         if release is None or known != (last.version, target.namespace):
@@ -324,58 +328,10 @@ class Charts:
             message = "the newest record of the release was unreadable"
             await self._teller.event(look.chart, "RecordRemoved", message, warning=True)
 
-    async def _remove(self, key: str, chart: Object) -> float | None:
-        target = _target(chart)
-        namespace = await self._reader.get(f"/api/v1/namespaces/{chart['metadata']['namespace']}")
-        look = Look(
-            key=key,
-            chart=chart,
-            job=Job(target=target, source=Source()),
-            policy="",
-            history=await records.history(self._client, target),
-            attempt=Attempt(hash="", generation="deleted", access=""),
-            failure=self._attempts.remembered(key, chart),
-        )
-        step = plan.on_deletion(chart, namespace, look.history)
-        if step is Step.IGNORE:
-            return None
-        if step is Step.UNINSTALL and (left := await self._uninstall(look)) is not None:
-            return left
-        self._attempts.forget(key)
-        finalizers = [name for name in chart["metadata"]["finalizers"] if name != plan.FINALIZER]
-        await self._patch_finalizers(chart, finalizers)
-        return None
-
-    async def _uninstall(self, look: Look) -> float | None:
-        """None: the chart can go; else seconds until the next attempt."""
-        if left := self._attempts.left(look):
-            return left
-        chart, target = look.chart, look.job.target
-        await self._teller.event(chart, "RemoveJob", f"Uninstalling the release {target.name}")
-        try:
-            await records.converting(self._client, target, lambda: self._helm.uninstall(target))
-        except HelmError as err:
-            again = await self._failed(look, err)
-            failure = self._attempts.remembered(look.key, chart)
-            if failure and not failure.final and failure.count < UNINSTALL_ATTEMPTS:
-                return again
-            message = f"the release {target.name} is left as it is: {err}"
-            await self._teller.event(chart, "RemoveJob", message, warning=True)
-        return None
-
     async def _adopt(self, chart: Object) -> None:
         present = chart["metadata"].get("finalizers") or []
         if plan.FINALIZER not in present:
-            made = await self._patch_finalizers(chart, [*present, plan.FINALIZER])
-            chart["metadata"] = made["metadata"]
-
-    async def _patch_finalizers(self, chart: Object, names: list[str]) -> Object:
-        metadata = {
-            # So that no finalizer of somebody else's gets lost.
-            "resourceVersion": chart["metadata"]["resourceVersion"],
-            "finalizers": names,
-        }
-        return await self._client.merge(path_of(chart), {"metadata": metadata})
+            await finalize(self._client, chart, [*present, plan.FINALIZER])
 
 
 def _refuse_other_driver(chart: Object, target: Target) -> None:
@@ -384,15 +340,3 @@ def _refuse_other_driver(chart: Object, target: Target) -> None:
     if known.get("driver", target.driver) != target.driver:
         message = f"spec.driver: driver is immutable after creation; it is {known['driver']}"
         raise Refused("DriverImmutable", message)
-
-
-def _target(chart: Object) -> Target:
-    """Of a chart that is deleted: what it says wrong must not keep it from going."""
-    known = (chart.get("status") or {}).get("release") or {}
-    spec = {**wanted.spec_of(chart)}
-    if known.get("driver"):
-        spec["driver"] = known["driver"]
-    try:
-        return wanted.target_of({**chart, "spec": spec})
-    except Refused:
-        return wanted.target_of({**chart, "spec": {**spec, "timeout": ""}})

@@ -24,7 +24,7 @@ class Back:
     """``fail`` counts and tells a failure, and says when to come again."""
 
     def __init__(
-        self, client: Client, helm: Helm, teller: Teller, attempts: Attempts, *, fail: Fail
+        self, client: Client, helm: Helm, *, teller: Teller, attempts: Attempts, fail: Fail
     ) -> None:
         self._client = client
         self._helm = helm

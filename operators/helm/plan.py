@@ -86,6 +86,17 @@ def managed(chart: Object) -> bool:
     return UNMANAGED not in annotations and annotations.get(MANAGED_BY, "pinnace") in MANAGERS
 
 
+def is_held(chart: Object) -> bool:
+    """Whether our finalizer keeps a chart that is nobody's any more from going."""
+    metadata = chart["metadata"]
+    nobodys = UNMANAGED in (metadata.get("annotations") or {})
+    return (
+        nobodys
+        and "deletionTimestamp" in metadata
+        and FINALIZER in (metadata.get("finalizers") or ())
+    )
+
+
 def labels(
     config_hash: str, history: Sequence[Revision], step: Step, *, owner: str
 ) -> tuple[tuple[str, str], ...]:

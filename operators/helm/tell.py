@@ -50,7 +50,8 @@ class Teller:
         if not changes:
             return
         try:
-            await self._client.merge(f"{path_of(chart)}/status", {"status": changes})
+            made = await self._client.merge(f"{path_of(chart)}/status", {"status": changes})
+            written(chart, made)
         except ApiError as err:
             if err.code != 404:  # deleted meanwhile
                 raise
@@ -69,6 +70,12 @@ class Teller:
 
     def time(self) -> str:
         return self._now().strftime(failures.TIME)
+
+
+def written(chart: Object, made: Mapping[str, Any]) -> None:
+    """``chart`` is what the API made of a write, but for its generation: that was not read yet."""
+    generation = chart["metadata"].get("generation", 0)
+    chart["metadata"] = {**made["metadata"], "generation": generation}
 
 
 def path(plural: str, key: str) -> str:

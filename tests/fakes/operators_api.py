@@ -27,6 +27,7 @@ class FakeApi:
         self.objects: dict[str, Object] = {}
         self.writes: list[tuple[str, str]] = []
         self.events: list[str] = []
+        self._version = 100
         self.faults: Iterator[ApiError | None] = iter(())
         self.after: Iterator[ApiError | None] = iter(())
 
@@ -65,10 +66,16 @@ class FakeApi:
 
     async def merge(self, path: str, patch: Mapping[str, Any]) -> Object:
         self._fail(self.faults)
-        self.writes.append(("merge", path))
         found = self.objects[path.removesuffix("/status")]
+        metadata = found["metadata"]
+        seen = (patch.get("metadata") or {}).get("resourceVersion")
+        if seen is not None and seen != metadata.get("resourceVersion"):
+            raise ApiError(409, "Conflict", f"{path} was changed meanwhile")
+        self.writes.append(("merge", path))
+        self._version += 1
         for part, change in patch.items():
             found[part] = {**found.get(part, {}), **change}
+        found["metadata"]["resourceVersion"] = str(self._version)
         self._fail(self.after)
         return {**found, "metadata": dict(found["metadata"])}
 

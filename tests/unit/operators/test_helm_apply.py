@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from operators.helm.base import HelmError
+from operators.helm.base import HelmError, Job, Release
 from operators.helm.plan import FINALIZER, MANAGED_BY, UNMANAGED
+from operators.helm.status import is_ready
 from tests.fakes.operators_helm import PATH, TARGET, World
 
 
@@ -279,3 +280,51 @@ async def test_two_charts_do_not_fight_over_one_release(world: World) -> None:
     del world.api.objects[PATH]
     await world.charts.reconcile("other/web")
     assert world.helm.calls == ["install", "upgrade"]
+
+
+async def test_a_chart_that_is_nobodys_any_more_can_go_without_an_uninstall(world: World) -> None:
+    world.put()
+    await world.look()
+    metadata = world.api.objects[PATH]["metadata"]
+    metadata |= {"annotations": {UNMANAGED: ""}, "deletionTimestamp": "now"}
+    await world.look()
+    assert world.api.objects[PATH]["metadata"]["finalizers"] == []
+    assert world.helm.calls == ["install"]
+
+
+async def test_a_release_that_came_with_its_chart_is_removed_with_it(world: World) -> None:
+    world.put()
+    await world.look()
+    # As after a restore of what another manager had installed.
+    world.api.objects[PATH]["metadata"]["finalizers"] = []
+    await world.look()
+    assert world.api.objects[PATH]["metadata"]["finalizers"] == [FINALIZER]
+    assert world.helm.calls == ["install"]
+
+
+async def test_a_chart_says_that_it_is_being_uninstalled(world: World) -> None:
+    world.put()
+    await world.look()
+    world.api.objects[PATH]["metadata"]["deletionTimestamp"] = "now"
+    await world.look()
+    assert world.ready == ("False", "Uninstalling")
+    assert world.api.events[-1] == "RemoveJob"
+
+
+async def test_a_chart_that_changed_while_helm_was_at_work_is_not_ready(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put()
+    install = world.helm.install
+
+    async def changed(job: Job) -> Release:
+        world.put(values={"next": True})
+        return await install(job)
+
+    monkeypatch.setattr(world.helm, "install", changed)
+    await world.look()
+    assert world.condition("Ready")["observedGeneration"] == 1
+    assert not is_ready(world.api.objects[PATH])
+    await world.look()
+    assert world.helm.calls == ["install", "upgrade"]
+    assert is_ready(world.api.objects[PATH])
