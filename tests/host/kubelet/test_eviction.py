@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from node.host.pressure import MemoryAlarm
+from node.kubelet import usage
 from node.kubelet.base import PODS
 from node.kubelet.evict import Reading
 from node.kubelet.evictor import Evictor
@@ -119,7 +120,7 @@ async def test_what_a_container_logs_counts_against_its_limit(node: Node) -> Non
     script = "yes | head -c 200000; trap 'exit 0' TERM; sleep 3600 & wait"
     node.api.put(PODS, pod("chatty", script, container=limits))
     await node.ready("chatty")
-    await until(lambda: len(node.log("chatty")) > 190_000)
+    await until(lambda: usage.of_tree(node.config.logs).used > 256 << 10)
     async with watched(node):
         status = await node.phase("chatty", "Failed")
     assert status["message"] == (
