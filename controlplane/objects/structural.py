@@ -4,7 +4,7 @@ Structural schemas: what a CustomResourceDefinition says of its fields becomes a
 :func:`structural_errors` refuses what Kubernetes refuses (KEP-1111: a type for
 each field, no ``$ref``, value validations only within logical junctors);
 :func:`compile_schema` makes of the rest the one structure that all walks use.
-Rules in CEL (``x-kubernetes-validations``) are kept but not evaluated.
+Rules in CEL (``x-kubernetes-validations``) are evaluated by :mod:`controlplane.objects.cel`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -163,6 +163,23 @@ def uses_cel(schema: JSON) -> bool:
     inner = [*(schema.get("properties") or {}).values()]
     inner += [schema.get("items"), schema.get("additionalProperties")]
     return any(uses_cel(one) for one in inner if isinstance(one, Mapping))
+
+
+def has_rules(schema: Schema) -> bool:
+    """As :func:`uses_cel`, of a compiled schema; found out once for each part of it."""
+    return _has_rules(schema, set())
+
+
+def _has_rules(schema: Schema, seen: set[int]) -> bool:
+    if id(schema) in seen:
+        return False
+    seen.add(id(schema))
+    if schema.rules is not None and schema.rules.validations:
+        return True
+    inner = [field.schema for name, field in schema.fields.items() if name != "metadata"]
+    if schema.items_ref is not None:
+        inner.append(schema.items)
+    return any(_has_rules(one, seen) for one in inner)
 
 
 def compile_schema(schema: JSON | None, *, gvk: tuple[str, str, str], metadata: Schema) -> Schema:

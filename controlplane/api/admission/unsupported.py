@@ -1,9 +1,9 @@
 """
 What this server has the kinds for, and not what is behind them.
 
-Where it is the API server that would have to act (policies, conditions of
-webhooks, aggregation), the object is refused by name: stored, it would let people believe
-that they are protected. Where others act on the objects (autoscalers), they
+Where it is the API server that would have to act (policies, aggregation), the
+object is refused by name: stored, it would let people believe that they are
+protected. Where others act on the objects (autoscalers), they
 are kept, as any API server keeps them, and a Warning header, which kubectl
 and Helm show, says that nobody does yet. Both lists are those of docs/compatibility.md.
 """
@@ -12,7 +12,6 @@ from controlplane.api.admission.plugin import Plugin
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.objects.errors import not_implemented
 
-_CONDITIONS = "matchConditions of admission webhooks, which are CEL, yet"
 _POLICIES = "admission policies in CEL yet"
 REFUSED = {
     "mutatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
@@ -20,12 +19,6 @@ REFUSED = {
     "validatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICIES,
 }
-WEBHOOKS = frozenset(
-    {
-        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
-        "validatingwebhookconfigurations.admissionregistration.k8s.io",
-    }
-)
 NOT_ACTED_ON = {
     "horizontalpodautoscalers.autoscaling": "nothing scales by autoscalers yet",
 }
@@ -45,9 +38,6 @@ class Unsupported(Plugin):
         spec = (request.object or {}).get("spec") or {}
         if kind == _APISERVICES and spec.get("service"):
             raise not_implemented(_AGGREGATION)
-        hooks = (request.object or {}).get("webhooks") or ()
-        if kind in WEBHOOKS and any(hook.get("matchConditions") for hook in hooks):
-            raise not_implemented(_CONDITIONS)
         if kind in REFUSED:
             raise not_implemented(REFUSED[kind])
         if kind in NOT_ACTED_ON:

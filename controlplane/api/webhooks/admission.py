@@ -8,19 +8,28 @@ see the final object, all at once.
 """
 
 import asyncio
+import importlib
 import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from controlplane.api import pipeline
-from controlplane.api.admission.plugin import Plugin
+from controlplane.api.admission.plugin import Plugin, refused
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.api.call import Parts
 from controlplane.api.present import objects_in
 from controlplane.api.webhooks import rules
+from controlplane.api.webhooks.asking import asker
 from controlplane.api.webhooks.caller import Caller, CallError
-from controlplane.api.webhooks.review import Unusable, denial, review, verdict, version_of
+from controlplane.api.webhooks.review import (
+    Unusable,
+    denial,
+    described,
+    review,
+    verdict,
+    version_of,
+)
 from controlplane.api.webhooks.rules import Hook
 from controlplane.client.base import Object
 from controlplane.objects import patch, walk
@@ -58,6 +67,26 @@ class _Webhooks(Plugin):
         """The kind in every version that is served."""
         same = (kind.group, kind.plural)
         return [k for k in self._parts().kinds if (k.group, k.plural) == same]
+
+    async def _meets(self, hook: Hook, request: AdmissionRequest, kind: Kind) -> bool:
+        """Its conditions; 403 where they have no value and failing means refusing."""
+        conditions = hook.settings.get("matchConditions")
+        if not conditions:
+            return True
+        cel = importlib.import_module("controlplane.objects.cel.conditions")
+        obj, old = await self._in(request, kind)
+        variables = {
+            "object": obj,
+            "oldObject": old,
+            "request": described(request, kind, obj),
+            "authorizer": asker(self._parts().authorizer, request.user),
+        }
+        try:
+            return bool(cel.all_true(conditions, variables))
+        except cel.ConditionError as err:
+            if hook.ignores_failure:
+                return False
+            raise refused(request, str(err)) from err
 
     async def _ask(self, hook: Hook, request: AdmissionRequest, kind: Kind) -> list[Any]:
         """The operations of the patch; raises the refusal, or :class:`_Failed`."""
@@ -113,7 +142,7 @@ class MutatingWebhooks(_Webhooks):
             if again is not None and hook.key not in again:
                 continue
             kind = rules.kind_for(hook, request, self._versions(request.kind))
-            if kind is None:
+            if kind is None or not await self._meets(hook, request, kind):
                 continue
             try:
                 operations = await self._ask(hook, request, kind)
@@ -176,7 +205,11 @@ class ValidatingWebhooks(_Webhooks):
             return
         versions = self._versions(request.kind)
         concerned = [(h, kind) for h in hooks if (kind := rules.kind_for(h, request, versions))]
-        asked = [self._verdict(hook, request, kind) for hook, kind in concerned]
+        asked = [
+            self._verdict(hook, request, kind)
+            for hook, kind in concerned
+            if await self._meets(hook, request, kind)
+        ]
         for refusal in await asyncio.gather(*asked, return_exceptions=True):
             if refusal is not None:
                 raise refusal

@@ -55,6 +55,16 @@ def review(
     """``obj`` and ``old``: those of the request, in the version of ``kind``."""
     asked = {
         "uid": uid,
+        **described(request, kind, obj),
+        "object": _shown(request, kind, obj),
+        "oldObject": _shown(request, kind, old),
+    }
+    return {"kind": "AdmissionReview", "apiVersion": f"{_GROUP}/{version}", "request": asked}
+
+
+def described(request: AdmissionRequest, kind: Kind, obj: Object | None) -> dict[str, Any]:
+    """The request without its objects."""
+    asked: dict[str, Any] = {
         "kind": _kind(request, kind, obj),
         "resource": _resource(kind),
         "subResource": request.subresource,
@@ -65,15 +75,13 @@ def review(
         "namespace": _namespace(request),
         "operation": request.operation.value,
         "userInfo": _user(request.user),
-        "object": _shown(request, kind, obj),
-        "oldObject": _shown(request, kind, old),
         "dryRun": request.dry_run,
         "options": dict(request.options) or None,
     }
     for field in ("subResource", "requestSubResource", "name", "namespace"):
         if not asked[field]:
             del asked[field]
-    return {"kind": "AdmissionReview", "apiVersion": f"{_GROUP}/{version}", "request": asked}
+    return asked
 
 
 def _namespace(request: AdmissionRequest) -> str:

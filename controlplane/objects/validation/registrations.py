@@ -1,5 +1,6 @@
 """Webhooks, admission policies and aggregated APIs: what extends the API server."""
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,6 +57,10 @@ def _hook(hook: Object, path: str) -> Found:
         yield invalid_value(f"{path}.timeoutSeconds", seconds, text)
     for field in ("namespaceSelector", "objectSelector"):
         yield from metadata.selector(hook.get(field), f"{path}.{field}")
+    if conditions := hook.get("matchConditions"):
+        # Loaded for those alone who have conditions: expressions take memory.
+        cel = importlib.import_module("controlplane.objects.cel.conditions")
+        yield from cel.condition_errors(conditions, f"{path}.matchConditions")
     yield from client_config(hook.get("clientConfig") or {}, f"{path}.clientConfig")
     yield from _rules(hook.get("rules") or (), f"{path}.rules")
 

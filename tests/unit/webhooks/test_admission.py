@@ -367,9 +367,45 @@ async def test_warnings_reach_the_client(tmp_path: Path) -> None:
     assert call.warnings == ["mind the gap"]
 
 
-async def test_conditions_in_cel_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("expression", "asked"),
+    [
+        ("object.metadata.name == 'one'", True),
+        ("object.metadata.name != 'one'", False),
+        ("request.operation == 'CREATE' && request.userInfo.username == 'admin'", True),
+        ("oldObject == null", True),
+        ("authorizer.group('').resource('pods').namespace('x').check('get').allowed()", True),
+        ("object.metadata.labels.nope == 'x' || true", True),
+    ],
+)
+async def test_conditions_decide_whether_a_webhook_is_asked(
+    tmp_path: Path, expression: str, asked: bool
+) -> None:
     async with cluster(tmp_path) as (served, hook):
-        conditions = [{"name": "c", "expression": "true"}]
-        with pytest.raises(StatusError, match="does not support matchConditions") as caught:
+        hook.answers["/a"] = allow
+        conditions = [{"name": "c", "expression": expression}]
+        await register(served, hook, "/a", matchConditions=conditions)
+        await served.client.create(CONFIG_MAPS, config_map())
+        assert bool(hook.requests("/a")) is asked
+
+
+async def test_a_condition_without_a_value_follows_the_failure_policy(tmp_path: Path) -> None:
+    conditions = [{"name": "c", "expression": "object.metadata.labels.nope == 'x'"}]
+    async with cluster(tmp_path) as (served, hook):
+        hook.answers |= {"/fail": allow, "/pass": allow}
+        await register(served, hook, "/pass", matchConditions=conditions, failurePolicy="Ignore")
+        await served.client.create(CONFIG_MAPS, config_map("first"))
+        await register(served, hook, "/fail", matchConditions=conditions)
+        error = await refusal(served)
+        assert not hook.asked
+    assert error.code == 403
+    assert "no such key: labels" in error.message
+
+
+async def test_a_condition_must_compile(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (served, hook):
+        conditions = [{"name": "c", "expression": "... bad"}]
+        with pytest.raises(StatusError, match="compilation failed") as caught:
             await register(served, hook, "/a", matchConditions=conditions)
-    assert caught.value.code == 501
+    assert caught.value.code == 422
+    assert "webhooks[0].matchConditions[0].expression" in caught.value.message
