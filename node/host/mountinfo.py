@@ -21,7 +21,6 @@ class Mounted:
     kind: str  # ext4, tmpfs, …
     source: str
     read_only: bool  # this mount, or the whole file system
-    shared: bool  # what is mounted below it appears in other namespaces
 
 
 def mounts(table: Path = _OWN) -> Iterator[Mounted]:
@@ -39,17 +38,6 @@ def at(point: Path, table: Path = _OWN) -> Mounted | None:
     return found
 
 
-def holding(path: Path, table: Path = _OWN) -> Mounted | None:
-    """The mount that a path lies in."""
-    found = None
-    for mounted in mounts(table):
-        if path.is_relative_to(mounted.point) and (
-            found is None or len(mounted.point.parts) >= len(found.point.parts)
-        ):
-            found = mounted
-    return found
-
-
 def _mounted(line: bytes) -> Mounted:
     own, _, rest = line.partition(b" - ")
     fields, (kind, source, options) = own.split(b" "), rest.split(b" ")[:3]
@@ -60,7 +48,6 @@ def _mounted(line: bytes) -> Mounted:
         kind=_text(kind),
         source=_text(source),
         read_only=b"ro" in fields[5].split(b",") or b"ro" in options.split(b","),
-        shared=any(field.startswith(b"shared:") for field in fields[6:]),
     )
 
 
