@@ -70,7 +70,7 @@ class Enforcer:
         self._waiting: list[_Waiter] = []
         self._pause, self._last = FIRST_PAUSE, -CALM
         self._cost = 0.0  # seconds that the last transaction took
-        self._cuts = Cuts(compiler, machine, self._is_cut)
+        self._cuts = Cuts(compiler, machine, self._is_cut, clock=clock)
 
     # -- what is told
 

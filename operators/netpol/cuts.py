@@ -17,6 +17,7 @@ from operators.netpol.plan import Compiler, Lost
 
 LOG = logging.getLogger(__name__)
 RETRY = 1.0
+SHARE, LONGEST_PAUSE = 4.0, 2.0  # pauses are so many times as long as what they follow
 # Answers of UDP that were on their way when a connection was cut have arrived by then.
 SECOND_LOOK = 0.2
 
@@ -39,11 +40,17 @@ class Cuts:
     """
 
     def __init__(
-        self, compiler: Compiler, connections: Connections, done: Callable[[int], None]
+        self,
+        compiler: Compiler,
+        connections: Connections,
+        done: Callable[[int], None],
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._compiler = compiler
         self._connections = connections
         self._done = done
+        self._clock = clock
         self._version = 0
         self._lost = Lost()
         self._echoes: set[Flow] = set()
@@ -64,7 +71,7 @@ class Cuts:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            version = self._version
+            version, began = self._version, self._clock()
             try:
                 await self._cut()
             except OSError as err:
@@ -72,6 +79,8 @@ class Cuts:
                 asyncio.get_running_loop().call_later(RETRY, self._wake.set)
             else:
                 self._done(version)
+            # Many pods that start one after another share a look at all connections.
+            await asyncio.sleep(min(SHARE * (self._clock() - began), LONGEST_PAUSE))
 
     async def _cut(self) -> None:
         lost, self._lost = self._lost, Lost()
