@@ -21,6 +21,7 @@ Object = Mapping[str, Any]
 
 API_PLACEHOLDER = "%{KUBERNETES_API}%"
 CHECK = "helm.pinnace.dev/check"
+CHART_URL = "helm.cattle.io/chart-url"  # where whoever made the object had the content from
 DEFAULT_TIMEOUT = 300  # seconds, Helm's
 DEFAULT_BACKOFF_LIMIT = 1000  # attempts, K3s's
 SHORTEST_INTERVAL = 60  # seconds between two looks for drift
@@ -210,7 +211,8 @@ def origin_of(chart: Object) -> str:
     """Where the chart comes from, for a person."""
     spec = spec_of(chart)
     if spec.get("chartContent"):
-        return "spec.chartContent"
+        url = (chart["metadata"].get("annotations") or {}).get(CHART_URL)
+        return f"spec.chartContent from {url}" if url else "spec.chartContent"
     named = str(spec.get("chart") or "")
     version = f" version {spec['version']}" if spec.get("version") else ""
     place = f" from {spec['repo']}" if spec.get("repo") else ""

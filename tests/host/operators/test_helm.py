@@ -17,7 +17,7 @@ import yaml
 
 from charts import pack
 from operators.helm import records
-from tests.charts.packing import written
+from tests.charts.packing import content, written
 from tests.fakes.operators_cluster import ROOT, Cluster, condition, new_cluster
 
 pytestmark = pytest.mark.root
@@ -231,8 +231,8 @@ def test_a_release_that_no_record_can_hold_is_not_tried_again(
     files = {"Chart.yaml": "apiVersion: v2\nname: large\nversion: 1.0.0\n"}
     # What cannot be packed any smaller: a record holds it in base64, twice.
     files["files/noise"] = base64.b64encode(random.Random(1).randbytes(700_000)).decode()
-    content = base64.b64encode(written(tmp_path, files)).decode()
-    cluster.create(CHARTS, hello("large", chartContent=content))
+    large = base64.b64encode(written(tmp_path, files)).decode()
+    cluster.create(CHARTS, hello("large", chartContent=large))
     chart = cluster.until(CHARTS, "large", lambda c: condition(c, "Failed").get("status") == "True")
     assert "Too long" in condition(chart, "Failed")["message"]
     assert chart["status"]["failure"]["final"]
@@ -311,6 +311,17 @@ def test_what_does_not_come_up_is_rolled_back(cluster: Cluster, tmp_path: Path) 
     assert message_of(cluster, "back") == "default"
 
 
+@pytest.mark.parametrize(("name", "server_side"), [("umbrella", "auto"), ("probing", "false")])
+def test_what_a_release_made_has_not_drifted(cluster: Cluster, name: str, server_side: str) -> None:
+    spec = {"driftDetection": {"mode": "detect"}, "serverSide": server_side}
+    cluster.create(CHARTS, hello(name, chartContent=content(name), **spec))
+    cluster.until(CHARTS, name, ready_at(1))
+    cluster.merge(f"{CHARTS}/{name}", {"metadata": {"annotations": {CHECK: "1"}}})
+    chart = cluster.until(CHARTS, name, lambda c: condition(c, "Drifted") != {})
+    drifted = condition(chart, "Drifted")
+    assert (drifted["status"], drifted["reason"]) == ("False", "InSync"), drifted
+
+
 def test_drift_is_told_and_put_right(cluster: Cluster, tmp_path: Path) -> None:
     spec = {"chartContent": pair(tmp_path), "driftDetection": {"mode": "detect"}}
     cluster.create(CHARTS, hello("drift", **spec))
@@ -382,14 +393,14 @@ def test_a_release_with_objects_of_removed_versions_is_upgraded(
 def test_charts_wait_for_others_and_for_whoever_suspended_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    content = pair(tmp_path)
+    pairs = pair(tmp_path)
     depends = [{"name": "first"}]
-    cluster.create(CHARTS, hello("second", chartContent=content, dependsOn=depends))
+    cluster.create(CHARTS, hello("second", chartContent=pairs, dependsOn=depends))
     waits = cluster.until(
         CHARTS, "second", lambda c: condition(c, "Ready").get("reason") == "DependencyNotReady"
     )
     assert "kube-system/first is not there" in condition(waits, "Ready")["message"]
-    cluster.create(CHARTS, hello("first", chartContent=content, suspend=True))
+    cluster.create(CHARTS, hello("first", chartContent=pairs, suspend=True))
     cluster.until(CHARTS, "first", lambda c: condition(c, "Suspended").get("status") == "True")
     assert revisions(cluster, "first") == {}
     cluster.merge(f"{CHARTS}/first", {"spec": {"suspend": False}})

@@ -316,3 +316,9 @@ def test_without_a_window_it_is_always_open() -> None:
 )
 def test_where_a_chart_comes_from_is_told(spec: dict[str, Any], expected: str) -> None:
     assert origin_of(chart(**spec)) == expected
+
+
+def test_content_may_say_where_it_was_had_from() -> None:
+    made = chart()
+    made["metadata"]["annotations"] = {"helm.cattle.io/chart-url": "https://r/web.tgz"}
+    assert origin_of(made) == "spec.chartContent from https://r/web.tgz"
