@@ -10,6 +10,7 @@ state of their own, so whatever goes wrong here is mended by starting over.
 import asyncio
 import importlib
 import inspect
+import itertools
 import logging
 import random
 import signal
@@ -46,10 +47,17 @@ LOG = logging.getLogger(__name__)
 # The server ends a watch after 30 to 60 minutes by itself; asking again sooner,
 # as kopf does after 70 s without an event, would be the only work of an idle node.
 WATCH_SECONDS = 3700.0
+# Before the watches begin again; a kopf that ran for a while begins with the first pause anew.
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0
+STEADY_SECONDS = 60.0
 RETRY_SECONDS = 5.0
+LONGEST_LOGIN_PAUSE = 30.0
 # kopf's name for us among its peers, which are off. Else it asks DNS for this machine's name,
 # and waits 6 s for an answer where there is no network.
 IDENTITY: Any = "pinnace"
+KOPF = f"{Path(kopf.__file__).parent}/"
+_CLEANUP = "startup/cleanup activities"  # kopf's name for the task that does so
+ENDING_TRIES, ENDING_SECONDS = 8, 1.0  # how often its tasks are told to end, and how soon again
 # Makes SIGTERM ours (again): kopf, when it begins, takes it for itself.
 _LISTEN: ContextVar[Callable[[], None]] = ContextVar("listen", default=lambda: None)
 # What --disable calls them, where that is not the name of the operator.
@@ -206,17 +214,22 @@ def _operator(name: str, parts: Parts) -> Operator:
 async def _watch_on(crew: Crew, config: Config, vitals: Vitals, ready: Callable[[], None]) -> None:
     """One kopf after the other: for each change of the crew, and whenever one gave up."""
     started = asyncio.Event()
+    pause = FIRST_RETRY_SECONDS
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_call_when(started, vitals, ready))
         while True:
             registry = kopf.OperatorRegistry()
             _login(registry, config)
             crew.register(registry)
+            began = time.monotonic()
             watching = tasks.create_task(_watch(registry, started))
             changed = tasks.create_task(crew.changed())
             await asyncio.wait({watching, changed}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
-                await asyncio.sleep(RETRY_SECONDS)
+                steady = time.monotonic() - began > STEADY_SECONDS
+                pause = FIRST_RETRY_SECONDS if steady else min(2 * pause, LONGEST_RETRY_SECONDS)
+                LOG.warning("the watches ended: %s; again in %.0f s", watching.result(), pause)
+                await asyncio.sleep(pause)
             watching.cancel()
             changed.cancel()
             await asyncio.wait({watching, changed})
@@ -228,33 +241,10 @@ async def _call_when(started: asyncio.Event, vitals: Vitals, ready: Callable[[],
     ready()
 
 
-class _Others(Collection[Any]):
-    """
-    The tasks of this loop that are not kopf's.
-
-    When kopf ends, it cancels what was begun since it was started, unless told to ignore it.
-    """
-
-    def __contains__(self, task: object) -> bool:
-        coroutine = task.get_coro() if isinstance(task, asyncio.Task) else None
-        if not inspect.iscoroutine(coroutine):
-            return True
-        return not Path(coroutine.cr_code.co_filename).is_relative_to(KOPF)
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-KOPF = Path(kopf.__file__).parent
-
-
-async def _watch(registry: Any, started: asyncio.Event) -> None:
-    """Ends when kopf gives up, as when the API is away while it begins."""
+async def _watch(registry: Any, started: asyncio.Event) -> str:
+    """Ends when kopf gives up, as when the API is away while it begins; why it did."""
     try:
-        tasks = await kopf.spawn_tasks(
+        roots = await kopf.spawn_tasks(
             registry=registry,
             settings=_settings(),
             clusterwide=True,
@@ -263,11 +253,45 @@ async def _watch(registry: Any, started: asyncio.Event) -> None:
             ready_flag=started,
         )
         _LISTEN.get()()  # kopf took the signals for itself
-        await kopf.run_tasks(tasks, ignored=_Others())
-        why = "kopf ended"
-    except Exception as err:
-        why = str(err)
-    LOG.warning("the watches ended: %s; beginning again in %.0f s", why, RETRY_SECONDS)
+        done, _ = await asyncio.wait(roots, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end_kopf()
+    errors = (task.exception() for task in done if not task.cancelled())
+    return next((_said(err) for err in errors if err is not None), "kopf ended")
+
+
+def _said(err: BaseException) -> str:
+    """Of an answer of the API its message, which is only a part of the error's text."""
+    return getattr(err, "message", None) or str(err) or type(err).__name__
+
+
+async def _end_kopf() -> None:
+    """
+    End all of kopf's tasks, and none of ours.
+
+    Its own end takes every task that is younger than itself for its own, and waits without
+    end for watches that forget that they were cancelled.
+    """
+    # The last one closes the connections, when the others are gone.
+    for last in (False, True):
+        for _ in range(ENDING_TRIES):
+            left = {task for task in _kopfs() if last or task.get_name() != _CLEANUP}
+            for task in left:
+                if not (last and task.cancelling()):
+                    task.cancel()
+            if not left:
+                break
+            await asyncio.wait(left, timeout=ENDING_SECONDS)
+    if left := _kopfs():
+        LOG.warning("these did not end: %s", sorted(task.get_name() for task in left))
+
+
+def _kopfs() -> set["asyncio.Task[Any]"]:
+    return {task for task in asyncio.all_tasks() if _is_kopfs(task.get_coro())}
+
+
+def _is_kopfs(coroutine: object) -> bool:
+    return inspect.iscoroutine(coroutine) and coroutine.cr_code.co_filename.startswith(KOPF)
 
 
 def _settings() -> Any:
@@ -285,14 +309,25 @@ def _settings() -> Any:
 
 
 def _login(registry: Any, config: Config) -> None:
+    # Who was refused logs in again, ever later. What is the same as before kopf would not try
+    # again, and its watches would end one by one: hence the number.
+    numbers, pause = itertools.count(), 0.0
+    last = -2 * LONGEST_LOGIN_PAUSE  # of the clock
+
     # Without end: kopf that gives up on logging in neither ends nor can be ended.
     @kopf.on.login(registry=registry, backoff=1.0)
-    def login(**_: Any) -> Any:
-        return _connection(read_kubeconfig(config.kubeconfig))
+    async def login(**_: Any) -> Any:
+        nonlocal last, pause
+        rested = time.monotonic() - last > 2 * LONGEST_LOGIN_PAUSE
+        pause = 0.0 if rested else min(max(0.5, 2 * pause), LONGEST_LOGIN_PAUSE)
+        await asyncio.sleep(pause)
+        last = time.monotonic()
+        return _connection(read_kubeconfig(config.kubeconfig), next(numbers))
 
 
-def _connection(found: Credentials) -> Any:
+def _connection(found: Credentials, number: int) -> Any:
     return kopf.ConnectionInfo(
+        priority=number,
         server=found.server,
         ca_data=found.ca or None,
         certificate_data=found.certificate or None,

@@ -26,7 +26,11 @@ from operators.config import Credentials, read_kubeconfig
 PATIENCE = 40.0  # seconds
 _NOT_HANDED_ON = frozenset({"Host", "Content-Length", "Transfer-Encoding", "Connection"})
 _REASONS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
     409: "Conflict",
+    410: "Expired",
     429: "TooManyRequests",
     500: "InternalError",
     503: "ServiceUnavailable",
