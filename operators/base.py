@@ -28,9 +28,14 @@ class Operator(Protocol):
         Add kopf's handlers: coroutines that note what they see and put a key into a queue.
 
         None of kopf's handlers that write to the object (timers, daemons, create, update).
+        Called again with another registry when the watches begin anew, while :meth:`run` goes on.
         """
         ...
 
     async def run(self) -> None:
-        """Work until cancelled. What the operator has set up in the kernel may stay."""
+        """
+        Work until cancelled. What the operator has set up in the kernel may stay.
+
+        Whatever is raised ends this operator alone: another one is made in its place.
+        """
         ...
