@@ -28,6 +28,7 @@ from controlplane.objects.cel.syntax import (
     Select,
     UintLiteral,
     parse,
+    qualified,
 )
 from controlplane.objects.cel.values import (
     NONE,
@@ -137,7 +138,7 @@ class _Compiler:
         return self._complain(node.at, f"undeclared reference to '{name}' (in container '')")
 
     def _select(self, node: Select) -> Step:
-        full = _path(node)
+        full = qualified(node)
         if full in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
             return lambda _: TypeValue(full)
         operand, field = self.compile(node.operand), node.field
@@ -173,7 +174,7 @@ class _Compiler:
             return _LAZY[node.function](*(self.compile(argument) for argument in node.arguments))
         arguments = [self.compile(argument) for argument in node.arguments]
         if node.target is not None:
-            prefix = _path(node.target)
+            prefix = qualified(node.target)
             name = f"{prefix}.{node.function}"
             if prefix.split(".")[0] not in {*self._names, *self._local} and name in NAMESPACED:
                 return self._apply(node, NAMESPACED[name], arguments)
@@ -216,17 +217,6 @@ def _arity(operation: Callable[..., Any]) -> tuple[int, int]:
         return code.co_argcount, 100
     defaults = operation.__defaults__ or ()
     return code.co_argcount - len(defaults), code.co_argcount
-
-
-def _path(node: Node) -> str:
-    match node:
-        case Name(name, _):
-            return name
-        case Select(operand, field, False, _, False):
-            prefix = _path(operand)
-            return f"{prefix}.{field}" if prefix else ""
-        case _:
-            return ""
 
 
 def _field(value: Any, field: str) -> Any:

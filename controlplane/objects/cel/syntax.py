@@ -289,7 +289,7 @@ class _Parser:
                 index = self._expression()
                 self._expect("]")
                 node = Index(node, index, at, optional)
-            elif self._is("{") and (name := _qualified(node)):
+            elif self._is("{") and (name := qualified(node)):
                 node = self._message(name)
             else:
                 return node
@@ -460,13 +460,13 @@ class _Parser:
         return b"".join([*parts, text[last:].encode()])
 
 
-def _qualified(node: Node) -> str:
+def qualified(node: Node) -> str:
     """The name that a chain of selections spells; "": it is none."""
     match node:
         case Name(name, _):
             return name
         case Select(operand, field, False, _, False):
-            prefix = _qualified(operand)
+            prefix = qualified(operand)
             return f"{prefix}.{field}" if prefix else ""
         case _:
             return ""
