@@ -106,9 +106,11 @@ class Claims:
         if not selected and plan.waits_for_consumer(storage_class):
             return None
         node = selected or await self._choose(claim, storage_class)
-        if self._state.native and node != self._state.node:
-            return None
-        return node
+        if not self._state.native or node == self._state.node:
+            return node
+        if selected and await read(self._client, f"{NODES}/{node}") is None:
+            raise Unfit(f'failed to get target node: nodes "{node}" not found')
+        return None
 
     async def _choose(self, claim: Object, storage_class: Object) -> str:
         """A node for a claim that does not wait for its consumer; the same for every process."""

@@ -32,12 +32,18 @@ class Seen:
         if not plan.is_for_us(body):
             return
         if gone:
+            self._state.abroad.discard(_key(body))
             if not body["spec"].get("volumeName"):
                 self._do(CLEAR_UP)
             return
         chosen = plan.notes_of(body).get(plan.CLAIM_NODE)
+        self._state.abroad.discard(_key(body))
         if plan.wants_volume(body):
             if not self._state.native or chosen in {None, self._state.node}:
+                self._add(f"claim {_key(body)}")
+                return
+            self._state.abroad.add(_key(body))
+            if chosen not in self._nodes:
                 self._add(f"claim {_key(body)}")
         elif plan.wants_more(body):
             self._add(f"claim {_key(body)}")
@@ -85,6 +91,8 @@ class Seen:
             self._nodes.pop(name, None)
             for volume in list(self._state.elsewhere):
                 self._add(f"volume {volume}")
+            for claim in list(self._state.abroad):
+                self._add(f"claim {claim}")
             return
         conditions = (body.get("status") or {}).get("conditions") or ()
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -37,7 +37,10 @@ class Images:
         """An empty file system. ``owner``: uid:gid; ``mode``: of its root folder."""
         draft = draft_of(image)
         await asyncio.to_thread(_hole, draft, sizes.image_size(claim))
-        await self._programs.run(sizes.make_arguments(str(draft), claim, owner))
+        try:
+            await self._programs.run(sizes.make_arguments(str(draft), claim, owner))
+        except StorageError:
+            await self._programs.run(sizes.older_arguments(str(draft), claim, owner))
         await self.own(draft, mode=mode)
         await asyncio.to_thread(publish, draft, image)
 

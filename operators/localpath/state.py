@@ -29,6 +29,7 @@ class State:
     classes: dict[str, Object] = field(default_factory=dict)  # name and parameters
     changes: int = 0  # of what a claim may wait for, so that none is missed during a look
     waiting: set[str] = field(default_factory=set)  # keys of claims that were refused
+    abroad: set[str] = field(default_factory=set)  # keys of claims that wait for another node
     elsewhere: set[str] = field(default_factory=set)  # volumes to be removed by other nodes
 
     def bases(self) -> list[Path]:

@@ -321,6 +321,19 @@ def test_the_scheduler_may_choose_again_where_a_node_does_not_fit(cluster: Clust
     remove(cluster, claim)
 
 
+def test_a_claim_of_a_node_that_is_gone_may_go_to_another(cluster: Cluster) -> None:
+    cluster.create("/api/v1/nodes", {"metadata": {"name": "n8"}})
+    claim = add_claim(cluster, add_class(cluster), node="n8")
+    cluster.delete("/api/v1/nodes/n8")
+    assert 'nodes "n8" not found' in message(cluster, claim, "ProvisioningFailed")
+    cluster.until(
+        CLAIMS,
+        claim,
+        lambda c: "volume.kubernetes.io/selected-node" not in (c or {})["metadata"]["annotations"],
+    )
+    remove(cluster, claim)
+
+
 def test_a_class_that_does_not_wait_gets_a_node_at_once(cluster: Cluster) -> None:
     claim = add_claim(cluster, add_class(cluster, volumeBindingMode="Immediate"), node="")
     assert affinity(bound(cluster, claim)) == ("kubernetes.io/hostname", ["n1"])

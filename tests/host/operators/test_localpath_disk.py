@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from operators.localpath import copying, folders, mounts, notes, places
+from operators.localpath import copying, folders, mounts, notes, places, sizes
 from operators.localpath.base import FILE_IMAGE, Made, Order, Place, Refused, StorageError, Unfit
 from operators.localpath.images import InUse, _may_grow_mounted
 from operators.localpath.native import Native
@@ -138,6 +138,14 @@ async def test_what_was_asked_for_fits_and_little_more(base: Path, size: int) ->
     assert size <= free(folder) <= size * 1.02 + 2 * MIB
     assert list(folder.iterdir()) == []
     assert folder.stat().st_mode & 0o7777 == 0o777
+
+
+def test_an_older_mkfs_writes_as_little(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(sizes.image_size(GIB))
+    sh(*sizes.older_arguments(str(image), GIB, "0:0"))
+    assert taken(image) < MIB
 
 
 async def test_a_new_volume_writes_almost_nothing_then_or_later(base: Path) -> None:
@@ -495,7 +503,8 @@ def quota_base(tmp_path: Path) -> Path:
 async def test_a_project_quota_holds_and_grows_and_goes(base: Path, tmp_path: Path) -> None:
     base = quota_base(tmp_path)
     native, wanted = disk(base), order(base, size=8 * MIB)
-    assert (await native.support(base)).best == "project-quota"
+    able = await native.support(base)
+    assert (able.no_quota, able.best) == ("", "project-quota")
     made = await native.make(wanted)
     folder = base / wanted.folder
     drop = ["setpriv", "--reuid=65534", "--clear-groups", "dd", "if=/dev/zero", "bs=1M"]
