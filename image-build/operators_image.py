@@ -6,6 +6,7 @@ program; with the libraries that these need and nothing else, not even a package
 same inputs give the same bytes. Usage: ``operators_image.py FOLDER``, for the image and its chart.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -68,6 +69,7 @@ _UNUSED = re.compile(
 )
 
 Entries = dict[str, Entry]
+IMAGE = "pinnace-operators.tar"
 CHART = ROOT / "charts" / "pinnace-operators"
 DEFINITIONS = ROOT / "controlplane" / "deploy" / "crds"
 
@@ -120,18 +122,37 @@ def chart() -> bytes:
 
 
 def write(folder: Path) -> list[Path]:
-    """The image, for ``ctr images import``, and the chart; left alone where they are the same."""
+    """The image, for ``ctr images import``, and the chart; not made again from the same inputs."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        folder / "pinnace-operators.tar": archive([image()]),
-        folder / f"{CHART.name}-{version()}.tgz": chart(),
-    }
-    for target, data in made.items():
-        if not target.exists() or target.read_bytes() != data:
-            partial = target.with_suffix(".partial")
-            partial.write_bytes(data)
-            partial.rename(target)
-    return list(made)
+    packed = folder / f"{CHART.name}-{version()}.tgz"
+    _replace(packed, chart())
+    target, stamp, key = folder / IMAGE, folder / f"{IMAGE}.key", inputs()
+    if not (target.exists() and stamp.exists() and stamp.read_text() == key):
+        _replace(target, archive([image()]))
+        stamp.write_text(key)
+    return [target, packed]
+
+
+def _replace(target: Path, data: bytes) -> None:
+    if not target.exists() or target.read_bytes() != data:
+        partial = target.with_suffix(".partial")
+        partial.write_bytes(data)
+        partial.rename(target)
+
+
+def inputs() -> str:
+    """A digest of all that the image is made from: programs, packages, and Debian's versions."""
+    digest = hashlib.sha256()
+    for path in sorted([*(ROOT / "operators").rglob("*"), *Path(__file__).parent.glob("*.py")]):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    for distribution in closure(PACKAGES):
+        digest.update((distribution.read_text("RECORD") or "").encode())
+    installed = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Version}\n"], capture_output=True, check=True
+    )
+    digest.update(installed.stdout)
+    return digest.hexdigest()
 
 
 def _file(path: Path) -> File:

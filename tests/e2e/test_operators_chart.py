@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.node import ROOT, Namespace, Node, run, with_images
+from tests.e2e.node import ROOT, Namespace, Node, with_images
+from tests.e2e.operators_image import with_operators
 
 OFF = (
     "--disable=servicelb,local-storage,traefik,metrics-server",
@@ -32,11 +33,7 @@ with (
 def booted(folder: Path) -> Iterator[Node]:
     with Namespace(f"pinnace-chart-{os.getpid()}") as namespace:
         node = with_images(Node(folder, namespace, OFF))
-        images = node.data / "agent" / "images"
-        program = str(ROOT / "image-build" / "operators_image.py")
-        run(sys.executable, program, str(images))
-        [packed] = images.glob("*.tgz")
-        packed.rename(folder / "chart.tgz")
+        with_operators(node)
         try:
             node.start()
             yield node

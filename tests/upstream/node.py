@@ -17,6 +17,7 @@ from controlplane.config import from_settings
 from controlplane.pki.ensure import ensure_pki
 from node import settings
 from tests.e2e.node import ADDRESS, ROOT, Namespace, Node, run, with_images
+from tests.e2e.operators_image import with_operators
 from tests.upstream.cluster import Upstream
 
 PORT = 6443
@@ -99,10 +100,8 @@ def foreign(folder: Path, *flags: str, name: str = "upstream") -> Iterator[Forei
         node = Foreign(folder, namespace, flags)
         with_images(node)
         images = node.data / "agent" / "images"
-        for program in ("operators_image.py", "servicelb.py"):
-            run(sys.executable, str(ROOT / "image-build" / program), str(images))
-        [packed] = images.glob("*.tgz")
-        packed.rename(folder / "chart.tgz")
+        run(sys.executable, str(ROOT / "image-build" / "servicelb.py"), str(images))
+        with_operators(node)
         try:
             node.start()
             yield node
