@@ -311,6 +311,20 @@ def test_what_does_not_come_up_is_rolled_back(cluster: Cluster, tmp_path: Path) 
     assert message_of(cluster, "back") == "default"
 
 
+def test_a_first_install_that_does_not_come_up_leaves_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = {"chartContent": pair(tmp_path), "failurePolicy": "rollback", "timeout": "2s"}
+    cluster.create(CHARTS, hello("never", **spec, values={"pod": True}))
+    chart = cluster.until(CHARTS, "never", failed_by("RolledBack"))
+    assert "uninstalled" in condition(chart, "Failed")["message"]
+    record = "sh.helm.release.v1.never.v1"
+    cluster.until(SECRETS, record, lambda r: r is None)
+    assert "never" not in cluster.names(PAGES)
+    cluster.merge(f"{CHARTS}/never", {"spec": {"values": {"pod": False}}})
+    cluster.until(CHARTS, "never", ready_at(1, generation=2))
+
+
 @pytest.mark.parametrize(("name", "server_side"), [("umbrella", "auto"), ("probing", "false")])
 def test_what_a_release_made_has_not_drifted(cluster: Cluster, name: str, server_side: str) -> None:
     spec = {"driftDetection": {"mode": "detect"}, "serverSide": server_side}
