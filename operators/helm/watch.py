@@ -82,8 +82,8 @@ class Watcher:
         query = {"watch": "1", "timeoutSeconds": str(WATCH_SECONDS)}
         query["fieldSelector"] = f"metadata.name={name}"
         headers = {"Accept": METADATA_ONLY}
-        if found.token:
-            headers["Authorization"] = f"Bearer {found.token}"
+        if token := await asyncio.to_thread(found.bearer):
+            headers["Authorization"] = f"Bearer {token}"
         connector = aiohttp.TCPConnector(ssl=await asyncio.to_thread(_tls, found))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
         async with (
