@@ -77,8 +77,8 @@ class Queue:
                 self._enqueue(key)
 
     def add_later(self, key: str, seconds: float) -> None:
-        """An earlier look, for whatever reason, cancels this one."""
-        self._set_timer(key, seconds)
+        """Later still where it comes too often. An earlier look cancels this one."""
+        self._set_timer(key, max(seconds, self._wait(key)))
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -151,3 +151,17 @@ async def test_nothing_is_kept_of_keys_that_rested(clock: Clock) -> None:
         assert list(made._paces) == ["last"]
         assert made.depth == 0
         assert made._timers == {}
+
+
+async def test_a_look_that_always_asks_for_another_does_not_spin(clock: Clock) -> None:
+    looks: list[str] = []
+
+    async def look(key: str) -> float:
+        looks.append(key)
+        return 0.0
+
+    async with running(look) as made:
+        made.add("a")
+        for _ in range(600):
+            await clock.forward(0.1)
+    assert len(looks) <= queue.BURST + 6 + 60 / queue.LONGEST_INTERVAL
