@@ -255,15 +255,21 @@ def failing(jobs: str) -> dict[str, Any]:
 
 
 def test_after_a_failed_upgrade_the_policy_decides(person: Person) -> None:
-    for policy in ("abort", "reinstall"):
+    policies = ("abort", "rollback", "reinstall")
+    for policy in policies:
         person.apply(policy, "hooks", values={"jobs": []}, failurePolicy=policy)
-    for policy in ("abort", "reinstall"):
+    for policy in policies:
         person.deployed(policy, 1)
         person.change(policy, values=failing("pre-upgrade"))
 
     person.failed("abort", "Aborted")
     assert person.revisions("abort") == {1: "deployed", 2: "failed"}
     assert person.data("abort")["message"] == "first"
+
+    person.failed("rollback", "RolledBack")
+    person.space.until(lambda: person.last("rollback") == (3, "deployed"))
+    assert person.revisions("rollback")[2] == "failed"
+    assert person.data("rollback")["message"] == "first"
 
     # The install of a new release has no pre-upgrade.
     person.deployed("reinstall", 1)

@@ -14,7 +14,7 @@ from tests.charts import packing
 from tests.fakes.api_faults import Fault, Faults, Request, misbehaving
 from tests.fakes.operators_cluster import Cluster, condition, new_cluster
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 OPERATORS = "operators.run"
 WORKER = "operators.helm.worker"
 CHARTS = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts"
@@ -53,9 +53,10 @@ class Scene:
                 os.kill(pid, signal.SIGKILL)
         return bool(found)
 
-    def put(self, name: str, number: int, **spec: Any) -> None:
+    def put(self, name: str, number: int, *, service: str = "ClusterIP", **spec: Any) -> None:
         """A HelmChart whose release is of this number, made or changed."""
-        values = {"objects": OBJECTS, "words": {"number": str(number)}}
+        words = {"words": {"number": str(number)}, "service": {"type": service}}
+        values = {"objects": OBJECTS, **words}
         more = {"targetNamespace": "default", "values": values, "failurePolicy": "retry", **spec}
         spec = {"chartContent": packing.content("big"), **more}
         if name in self.cluster.names(CHARTS):
@@ -68,10 +69,19 @@ class Scene:
         if name in self.cluster.names(CHARTS):
             self.cluster.delete(f"{CHARTS}/{name}")
 
-    def deployed(self, name: str, number: int) -> dict[int, str]:
-        """Once it is as wanted; then all of it is there once, and of one revision."""
+    def deployed(self, name: str, number: int, *, pauses: int = 0) -> dict[int, str]:
+        """
+        Once it is as wanted; then all of it is there once, and of one revision.
 
-        self.cluster.until(CHARTS, name, lambda chart: says(chart, "Ready", "True"))
+        ``pauses``: how often it may be waited for again, as the operators wait after failures.
+        """
+        for left in range(pauses, -1, -1):
+            try:
+                self.cluster.until(CHARTS, name, lambda chart: says(chart, "Ready", "True"))
+                break
+            except AssertionError:
+                if not left:
+                    raise
         revisions = self.revisions(name)
         assert max(revisions.items())[1] == "deployed", revisions
         assert list(revisions.values()).count("deployed") == 1, revisions
@@ -105,11 +115,12 @@ class Scene:
         return [item["metadata"]["name"] for item in self.cluster.get(path + query)["items"]]
 
 
-def says(chart: Any, kind: str, status: str) -> bool:
+def says(chart: Any, kind: str, status: str, reason: str = "") -> bool:
     """Of what it is now."""
     found = condition(chart, kind)
     now = chart["metadata"]["generation"] if chart else None
-    return found.get("status") == status and found.get("observedGeneration") == now
+    said = found.get("status") == status and reason in {"", found.get("reason")}
+    return said and found.get("observedGeneration") == now
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +232,50 @@ def test_the_worker_alone_may_die_at_any_moment(scene: Scene) -> None:
     scene.gone("worker")
 
 
+def test_a_rollback_goes_on_when_the_operators_die(scene: Scene) -> None:
+    """Before its record, and before its objects; what ran before the bad upgrade runs after it."""
+    for name, picks in (("back-record", Nth(2, UPGRADE["before the record"])), ("back", None)):
+        scene.put(name, 1, failurePolicy="rollback")
+        scene.deployed(name, 1)
+        with scene.faults.holding(picks or AfterRecords(2, UPGRADE["before the objects"])) as hold:
+            scene.put(name, 2, failurePolicy="rollback", service="Nothing")
+            hold.wait(name)
+            scene.crash()
+        scene.restart()
+        chart = scene.cluster.until(CHARTS, name, lambda c: says(c, "Failed", "True", "RolledBack"))
+        assert "Nothing" in condition(chart, "Failed")["message"]
+        revisions = scene.revisions(name)
+        assert list(revisions.values()).count("deployed") == 1
+        assert revisions[max(revisions)] == "deployed"
+        assert scene.number(name) == 1
+        scene.put(name, 3, failurePolicy="rollback")
+        scene.deployed(name, 3)
+        scene.delete(name)
+        scene.gone(name)
+
+
+class Nth:
+    """The n-th of those that are picked."""
+
+    def __init__(self, number: int, picks: Picks) -> None:
+        self._left, self._picks = number, picks
+
+    def __call__(self, request: Request) -> bool:
+        self._left -= self._picks(request)
+        return self._left == 0 and self._picks(request)
+
+
+class AfterRecords:
+    """The first that is picked once so many records have been made."""
+
+    def __init__(self, number: int, picks: Picks) -> None:
+        self._left, self._picks = number, picks
+
+    def __call__(self, request: Request) -> bool:
+        self._left -= is_record(request, "POST")
+        return self._left <= 0 and self._picks(request)
+
+
 # -- killed at random
 
 
@@ -318,17 +373,17 @@ def test_an_api_that_asks_to_come_later_is_no_failure(scene: Scene) -> None:
 
 def test_whatever_the_api_answers_all_end_as_wanted(scene: Scene) -> None:
     names = ("first", "second", "third")
-    scene.faults.rule = some = Some(HARD, share=0.1, most=14)
+    scene.faults.rule = some = Some(HARD, share=0.08, most=10)
     for number in (1, 2):
         for name in names:
             scene.put(name, number)
         for name in names:
-            scene.deployed(name, number)
+            scene.deployed(name, number, pauses=3)
     for name in names:
         scene.delete(name)
     for name in names:
         scene.gone(name)
-    assert some.left < 7
+    assert some.left < 5
 
 
 # -- records that go
