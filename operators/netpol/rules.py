@@ -199,28 +199,34 @@ def rule_texts(
     side, verdict = _PEER_SIDE[direction], _NEXT[direction]
     peers = _peer_matches(rule, side, groups)
     numbers = [""] if rule.every_port else _port_matches(rule.ports)
-    matches = [f"{peer}{number}" for peer in peers for number in numbers]
+    matches = [f"{peer}{number}" for _, peer in peers for number in numbers]
     for family, name in named.items():
-        field = _FIELDS[family]
-        port = f"{field} daddr . meta l4proto . th dport @{name} "
-        matches += [port] if direction == EGRESS else [f"{peer}{port}" for peer in peers]
+        port = f"{_FIELDS[family]} daddr . meta l4proto . th dport @{name} "
+        if direction == EGRESS:
+            matches.append(port)
+        else:
+            # nft refuses a rule that could never match.
+            matches += [f"{peer}{port}" for of, peer in peers if of in ("", family)]
     return [f"{match}{verdict}" for match in matches]
 
 
-def _peer_matches(rule: Rule, side: str, groups: Mapping[Peers, frozenset[str]]) -> list[str]:
+def _peer_matches(
+    rule: Rule, side: str, groups: Mapping[Peers, frozenset[str]]
+) -> list[tuple[str, str]]:
+    """Each with its address family; "": both."""
     if rule.everyone:
-        return [""]
+        return [("", "")]
     found = [
-        f"{_FIELDS[family]} {side} @{peers_set(peers, family)} "
+        (family, f"{_FIELDS[family]} {side} @{peers_set(peers, family)} ")
         for peers in dict.fromkeys(rule.peers)
         for family in sorted(groups[peers])
     ]
     if rule.blocks4:
         texts = [_range(IPv4Address(a), IPv4Address(b)) for a, b in rule.blocks4]
-        found.append(f"ip {side} {_one_of(texts)} ")
+        found.append(("4", f"ip {side} {_one_of(texts)} "))
     if rule.blocks6:
         texts = [_range(IPv6Address(a), IPv6Address(b)) for a, b in rule.blocks6]
-        found.append(f"ip6 {side} {_one_of(texts)} ")
+        found.append(("6", f"ip6 {side} {_one_of(texts)} "))
     return found
 
 

@@ -170,6 +170,16 @@ def test_a_port_by_name_is_what_each_target_calls_so() -> None:
     assert "ports/ingress/default/p/0/4 { 10.42.0.2 . tcp . 8080 }" in node.table.full("")
 
 
+def test_peers_of_one_family_meet_no_ports_of_the_other() -> None:
+    node = Node()
+    peers = [{"ipBlock": {"cidr": "fd00::/64"}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    rule = {"from": peers, "ports": [{"port": "http"}]}
+    node.put(pod("a", "10.42.0.2,fd00::2", ports=HTTP), ingress(rule))
+    four, six = sorted(node.chain(CHAIN))
+    assert four.startswith("ip saddr 10.0.0.0-10.255.255.255 ip daddr . ")
+    assert six.startswith("ip6 saddr fd00::-fd00::ffff:ffff:ffff:ffff ip6 daddr . ")
+
+
 def test_in_egress_a_port_by_name_is_looked_up_at_the_peers() -> None:
     node = Node()
     rule = {
