@@ -29,6 +29,7 @@ NODE_LIMIT = 420.0
 AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
     "proxy": "Service proxy",
     "dns": "Cluster DNS",
+    "helm": "Helm",
     "operators": "Operators",
     "netpol": "Network policies",
 }
