@@ -29,6 +29,7 @@ from controlplane.api.customresources.admit import Definitions, Values
 from controlplane.api.local import LocalClient
 from controlplane.api.metrics_api.serve import MetricsApi
 from controlplane.api.node_authorizer import NodeAuthorizer
+from controlplane.api.policies.admission import MutatingPolicies, ValidatingPolicies
 from controlplane.api.present import presenter
 from controlplane.api.rbac import Rbac
 from controlplane.api.reviews import StandardReviews
@@ -134,7 +135,7 @@ def parts(base: Foundation) -> Parts:
     def whole() -> Parts:
         return made
 
-    made = _with_webhooks(_parts(base), whole)
+    made = _with_users_admission(_parts(base), whole)
     # Last: it counts what is going to be stored.
     made = replace(made, admissions=(*made.admissions, ResourceQuota(itself, now)))
     if "metrics-server" not in base.config.disable:
@@ -142,10 +143,15 @@ def parts(base: Foundation) -> Parts:
     return made
 
 
-def _with_webhooks(made: Parts, whole: Callable[[], Parts]) -> Parts:
+def _with_users_admission(made: Parts, whole: Callable[[], Parts]) -> Parts:
     """``whole``: the parts once they are complete."""
     caller = Caller(whole)
-    asked = (MutatingWebhooks(whole, caller), ValidatingWebhooks(whole, caller))
+    asked = (
+        MutatingPolicies(whole),
+        MutatingWebhooks(whole, caller),
+        ValidatingPolicies(whole),
+        ValidatingWebhooks(whole, caller),
+    )
     return replace(
         made,
         admissions=(*made.admissions, *asked),

@@ -1,24 +1,17 @@
 """
 What this server has the kinds for, and not what is behind them.
 
-Where it is the API server that would have to act (policies, aggregation), the
-object is refused by name: stored, it would let people believe that they are
-protected. Where others act on the objects (autoscalers), they
-are kept, as any API server keeps them, and a Warning header, which kubectl
-and Helm show, says that nobody does yet. Both lists are those of docs/compatibility.md.
+Where it is the API server that would have to act (aggregation), the object is
+refused by name: stored, it would let people believe that it serves. Where
+others act on the objects (autoscalers), they are kept, as any API server keeps
+them, and a Warning header, which kubectl and Helm show, says that nobody does
+yet. Both lists are those of docs/compatibility.md.
 """
 
 from controlplane.api.admission.plugin import Plugin
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.objects.errors import not_implemented
 
-_POLICIES = "admission policies in CEL yet"
-REFUSED = {
-    "mutatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
-    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICIES,
-    "validatingadmissionpolicies.admissionregistration.k8s.io": _POLICIES,
-    "validatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICIES,
-}
 NOT_ACTED_ON = {
     "horizontalpodautoscalers.autoscaling": "nothing scales by autoscalers yet",
 }
@@ -38,7 +31,5 @@ class Unsupported(Plugin):
         spec = (request.object or {}).get("spec") or {}
         if kind == _APISERVICES and spec.get("service"):
             raise not_implemented(_AGGREGATION)
-        if kind in REFUSED:
-            raise not_implemented(REFUSED[kind])
         if kind in NOT_ACTED_ON:
             request.warnings.append(f"{request.kind.kind} is stored, but {NOT_ACTED_ON[kind]}")

@@ -79,7 +79,7 @@ class _Webhooks(Plugin):
             "object": obj,
             "oldObject": old,
             "request": described(request, kind, obj),
-            "authorizer": asker(self._parts().authorizer, request.user),
+            "authorizer": asker(self._parts().authorizer, request),
         }
         try:
             return bool(cel.all_true(conditions, variables))

@@ -2,24 +2,35 @@
 
 from typing import TYPE_CHECKING
 
-from controlplane.api.base import Attributes, Authorizer, Decision, User
+from controlplane.api.base import AdmissionRequest, Attributes, Authorizer, Decision, User
 
 if TYPE_CHECKING:
     from controlplane.objects.cel.authorizer import Check
 
 
-def asker(authorizer: Authorizer | None, user: User) -> "Check":
-    """Of what this user may do; without an authorizer, as in tests, everything."""
+def asker(authorizer: Authorizer | None, request: AdmissionRequest) -> "Check":
+    """Of what the request's user may do; without an authorizer, as in tests, everything."""
     # Expressions are loaded by those who use them alone.
     from controlplane.objects.cel.authorizer import Check
 
     def decide(check: Check, verb: str) -> tuple[bool, str]:
         if authorizer is None:
             return True, ""
-        decision, reason = authorizer.authorize(_attributes(check, verb, user))
+        decision, reason = authorizer.authorize(_attributes(check, verb, request.user))
         return decision is Decision.ALLOW, reason
 
-    return Check(decide=decide)
+    kind = request.kind
+    return Check(
+        decide=decide,
+        request=Check(
+            decide=decide,
+            group=kind.group,
+            resource=kind.plural,
+            subresource=request.subresource,
+            namespace=request.namespace,
+            name=request.name,
+        ),
+    )
 
 
 def _attributes(check: "Check", verb: str, user: User) -> Attributes:

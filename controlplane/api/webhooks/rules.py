@@ -72,6 +72,11 @@ def kind_for(hook: Hook, request: AdmissionRequest, versions: Sequence[Kind]) ->
     return found if found is not None and _selects_namespace(hook, request) else None
 
 
+def is_selected(hook: Hook, request: AdmissionRequest) -> bool:
+    """By both selectors alone."""
+    return _selects_object(hook, request) and _selects_namespace(hook, request)
+
+
 def _by_rules(
     settings: Mapping[str, Any], request: AdmissionRequest, versions: Sequence[Kind]
 ) -> Kind | None:

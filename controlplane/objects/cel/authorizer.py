@@ -25,6 +25,11 @@ class Check:
     name: str = ""
     fields: str = ""
     labels: str = ""
+    request: "Check | None" = None  # of the resource that the request is for
+
+    @property
+    def cel_fields(self) -> dict[str, Any]:
+        return {} if self.request is None else {"requestResource": self.request}
 
 
 @dataclass(frozen=True, slots=True)

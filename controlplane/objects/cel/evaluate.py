@@ -227,6 +227,8 @@ def _field(value: Any, field: str) -> Any:
             raise CelError(f"no such key: {field}")
         case Optional():
             return _optional(value, field)
+        case _ if field in getattr(value, "cel_fields", ()):
+            return value.cel_fields[field]
         case _:
             raise CelError(f"no such overload: {field}")
 

@@ -152,6 +152,7 @@ def mutating_policy(obj: Object) -> Found:
 
 
 def _policy(spec: Object) -> Found:
+    yield from importlib.import_module("controlplane.objects.cel.policies").expression_errors(spec)
     known = ("Fail", "Ignore")
     yield from checks.optional_one_of(spec.get("failurePolicy"), known, "spec.failurePolicy")
     constraints, path = spec.get("matchConstraints"), "spec.matchConstraints"

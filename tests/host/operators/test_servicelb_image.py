@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,7 @@ async def test_udp_is_forwarded_beside_tcp_on_the_same_port(root: Path, line: Li
         with (
             forwarding(root, line, SRC_PORT="53"),
             forwarding(root, line, SRC_PORT="53", DEST_PROTO="UDP", DEST_PORT="5353"),
-            open_in(line.client, 2) as client,
+            open_in(line.client, socket.SOCK_DGRAM) as client,
         ):
             assert await ask_udp(client, "192.0.2.1", 53) == "udp 10.1.0.1"
             assert (await ask_tcp(line.client, "192.0.2.1", 53)).startswith("tcp")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.api.admission.unsupported import NOT_ACTED_ON, REFUSED, Unsupported
+from controlplane.api.admission.unsupported import NOT_ACTED_ON, Unsupported
 from controlplane.api.base import AdmissionRequest, Operation, User
 from controlplane.objects.errors import StatusError
 from controlplane.objects.facts import builtin_kinds
@@ -40,13 +40,6 @@ async def warnings(kind: str, body: dict[str, Any], operation: Operation) -> lis
 async def test_each_kind_on_the_list_is_served_and_warned_of(kind: str) -> None:
     (said,) = await warnings(kind, {}, Operation.CREATE)
     assert said == f"{KINDS[kind].kind} is stored, but {NOT_ACTED_ON[kind]}"
-
-
-@pytest.mark.parametrize("kind", sorted(REFUSED))
-async def test_what_the_server_would_have_to_do_is_refused_by_name(kind: str) -> None:
-    with pytest.raises(StatusError, match="Pinnace does not support admission") as caught:
-        await warnings(kind, {}, Operation.CREATE)
-    assert (caught.value.code, caught.value.reason) == (501, "NotImplemented")
 
 
 async def test_only_api_services_that_are_to_be_relayed_are_refused() -> None:
