@@ -1,5 +1,7 @@
 """The operators on upstream's API server, with no more rights than their chart gives them."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,25 @@ def test_who_loses_the_lease_stops_and_waits_for_it_again(cluster: Upstream, acc
     cluster.until(CHARTS, "waits", ready_at(1))
     assert "lost the Lease" in cluster.log("one")
     assert cluster.end("one") == 0
+
+
+def test_who_was_asleep_while_another_took_over_does_not_act(
+    cluster: Upstream, account: Path
+) -> None:
+    flags = ("--operators=helm", *QUICK)
+    cluster.operators("four", *flags, "--identity=four", kubeconfig=account)
+    cluster.until(LEASES, "pinnace-operators", lambda lease: held_by(lease, "four"))
+    os.kill(cluster.children["four"].pid, signal.SIGSTOP)
+    cluster.operators("five", *flags, "--identity=five", kubeconfig=account)
+    cluster.until(LEASES, "pinnace-operators", lambda lease: held_by(lease, "five"))
+    cluster.create(CHARTS, hello("awake"))
+    os.kill(cluster.children["four"].pid, signal.SIGCONT)
+    cluster.until_answers(lambda: "lost the Lease" in cluster.log("four"))
+    cluster.until(CHARTS, "awake", ready_at(1))
+    assert holder(cluster) == "five"
+    assert revisions(cluster, "awake") == {"1": "deployed"}
+    assert cluster.end("four") == 0
+    assert cluster.end("five") == 0
 
 
 def test_what_a_node_runs_itself_is_left_to_it(cluster: Upstream, account: Path) -> None:
