@@ -49,5 +49,6 @@ class Programs:
         if process.returncode not in codes:
             said = (err_out.decode(errors="replace") or out.decode(errors="replace")).strip()
             last = said.splitlines()[-1] if said else f"exit code {process.returncode}"
-            raise StorageError(f"{argv[0]}: {last.removeprefix(f'{argv[0]}: ')}")
+            own = argv[1:2] == ["-m"]  # a program of ours says itself what it was about
+            raise StorageError(last if own else f"{argv[0]}: {last.removeprefix(f'{argv[0]}: ')}")
         return out.decode(errors="replace") + err_out.decode(errors="replace")

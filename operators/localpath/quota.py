@@ -133,7 +133,8 @@ def _try(folder: int) -> str:
         user = os.geteuid()
         os.seteuid(_NOBODY)  # root may exceed limits on ext4
         try:
-            os.write(file, bytes(_TRIED))
+            if os.write(file, bytes(_TRIED)) < _TRIED:
+                return ""
             os.fsync(file)
         except OSError as err:
             if err.errno == errno.EDQUOT or err.errno == errno.ENOSPC:

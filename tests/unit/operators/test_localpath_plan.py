@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from node import settings
+from operators.config import from_settings
 from operators.localpath import paths, places, plan, snapshotplan
 from operators.localpath.base import (
     FINALIZER,
@@ -65,6 +67,16 @@ def volume(**changes: Any) -> Volume:
     found = plan.volume_of(body)
     assert found
     return replace(found, **changes)
+
+
+def test_the_operator_runs_on_servers_and_agents_unless_it_is_disabled() -> None:
+    def running(*flags: str) -> frozenset[str]:
+        return from_settings(settings.read("server", list(flags), {})).operators
+
+    assert "localpath" in running()
+    assert "localpath" not in running("--disable=local-storage")
+    agent = settings.read("server", [], {}) | {"server": "https://10.0.0.1:6443"}
+    assert "localpath" in from_settings(agent).operators
 
 
 # Claims
