@@ -39,6 +39,8 @@ class Machine(Connections, Protocol):
 
     async def load(self, text: str) -> None: ...
 
+    async def check(self, text: str) -> None: ...
+
     async def change(self, difference: Difference) -> None: ...
 
     async def remove(self) -> None: ...
@@ -63,6 +65,7 @@ class Enforcer:
         self._facts = Facts()
         self._whole = True  # the table is to be replaced, not changed
         self._loaded = False
+        self._refused: frozenset[str] = frozenset()  # chains of policies that nft does not take
         self._begun = asyncio.Event()
         self._wake, self._urgent = asyncio.Event(), asyncio.Event()
         self._there = asyncio.Event()  # the table is loaded
@@ -235,18 +238,42 @@ class Enforcer:
             self._there.set()
         elif difference:
             await self._machine.change(difference)
+            # What was changed has been taken now.
+            self._refused = frozenset(n for n in self._refused if f" {n}" not in difference.before)
 
     async def _load_whole(self) -> None:
         try:
-            await self._machine.load(self._table.full(rules.fixed_text(self._facts)))
+            await self._machine.load(self._full(self._facts))
         except KernelError:
-            if not self._facts.log:
-                raise
             # A kernel without nfnetlink_log: better no log than no rules.
             silent = Facts(closed=self._facts.closed, log=False)
-            await self._machine.load(self._table.full(rules.fixed_text(silent)))
-            self._facts = silent
-            LOG.warning("this kernel cannot log what network policies deny")
+            try:
+                await self._machine.load(self._full(silent))
+                LOG.warning("this kernel cannot log what network policies deny")
+                self._facts = silent
+            except KernelError:
+                await self._find_refused()
+                await self._machine.load(self._full(self._facts))
+
+    def _full(self, facts: Facts) -> str:
+        return self._table.full(rules.fixed_text(facts), without=self._refused)
+
+    async def _find_refused(self) -> None:
+        """
+        One policy that nft will not take must not stand in the way of all others.
+
+        It isolates its pods, and allows nothing. Raises KernelError where it is not a policy.
+        """
+        chains, fixed = set(self._table.chains("policy/")), rules.fixed_text(self._facts)
+        await self._machine.check(self._table.full(fixed, without=chains))
+        refused = set()
+        for name in sorted(chains):
+            try:
+                await self._machine.check(self._table.full(fixed, without=chains - {name}))
+            except KernelError as err:
+                LOG.error("%s allows nothing, since nft refuses it: %s", name, err)  # noqa: TRY400
+                refused.add(name)
+        self._refused = frozenset(refused)
 
     async def _guard(self) -> None:
         while True:

@@ -46,11 +46,17 @@ class Kernel:
 
     async def load(self, text: str) -> None:
         """Apply nft's language as one transaction: all of it or nothing."""
+        await self._nft(text, "-f", "-")
+
+    async def check(self, text: str) -> None:
+        """Only whether nft understands it."""
+        await self._nft(text, "-c", "-f", "-")
+
+    async def _nft(self, text: str, *words: str) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
                 "nft",
-                "-f",
-                "-",
+                *words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,

@@ -6,7 +6,7 @@ parts in place of old ones yields the text of one nft transaction with only what
 differs, so its cost follows the change and not the table.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -92,20 +92,30 @@ class Table:
                 self._parts[owner] = new
         return self._difference(pairs)
 
-    def full(self, fixed: str) -> str:
-        """The transaction that replaces whatever the table was, without a gap."""
-        target = self._target
-        everything = self._difference([(EMPTY, part) for part in self._parts.values()])
-        return f"add table {target}\ndelete table {target}\ntable {target} {{\n{fixed}}}\n" + (
-            everything.text
-        )
+    def full(self, fixed: str, *, without: Collection[str] = ()) -> str:
+        """
+        The transaction that replaces whatever the table was, without a gap.
 
-    def _difference(self, pairs: Sequence[tuple[Part, Part]]) -> Difference:
+        ``without``: chains that stay empty.
+        """
+        target = self._target
+        every = self._difference([(EMPTY, part) for part in self._parts.values()], without)
+        start = f"add table {target}\ndelete table {target}\ntable {target} {{\n{fixed}}}\n"
+        return start + every.text
+
+    def chains(self, prefix: str) -> list[str]:
+        """Those whose names begin so."""
+        names = (name for part in self._parts.values() for name in part.chains)
+        return [name for name in names if name.startswith(prefix)]
+
+    def _difference(
+        self, pairs: Sequence[tuple[Part, Part]], without: Collection[str] = ()
+    ) -> Difference:
         gone, fresh = _elements(pairs)
-        before, after = "".join(self._declare(pairs)), "".join(self._remove(pairs))
+        before, after = "".join(self._declare(pairs, without)), "".join(self._remove(pairs))
         return Difference(self._target, before, gone, fresh, after)
 
-    def _declare(self, pairs: Iterable[tuple[Part, Part]]) -> list[str]:
+    def _declare(self, pairs: Iterable[tuple[Part, Part]], without: Collection[str]) -> list[str]:
         """New sets, then new chains, then rules: each may refer to what came before."""
         sets, chains, rules = [], [], []
         for old, new in pairs:
@@ -119,7 +129,8 @@ class Table:
                     continue
                 else:
                     rules.append(f"flush chain {self._target} {name}\n")
-                rules += [f"add rule {self._target} {name} {rule}\n" for rule in wanted]
+                if name not in without:
+                    rules += [f"add rule {self._target} {name} {rule}\n" for rule in wanted]
         return sets + chains + rules
 
     def _remove(self, pairs: Iterable[tuple[Part, Part]]) -> list[str]:

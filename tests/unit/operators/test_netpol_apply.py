@@ -23,16 +23,22 @@ class Machine:
         self.removed = 0
         self.refuse: list[str] = []  # one for each load that is refused
         self.flows_now = list(flows)
+        self.poison = ""  # a rule that nft does not take
         self.lost = asyncio.Event()
         self.touched = asyncio.Event()
         self.hold: asyncio.Event | None = None  # connections are looked for once it is set
 
     async def load(self, text: str) -> None:
-        await asyncio.sleep(0)
+        await self.check(text)
         if self.refuse:
             raise KernelError(self.refuse.pop())
         self.loaded.append(text)
         self.touched.set()
+
+    async def check(self, text: str) -> None:
+        await asyncio.sleep(0)
+        if self.poison and self.poison in text:
+            raise KernelError("syntax error")
 
     async def change(self, difference: Difference) -> None:
         await self.load(difference.text)
@@ -141,6 +147,27 @@ async def test_a_kernel_without_the_log_gets_the_rules_without_it() -> None:
         assert await node.enforcer.settle() == ""
     [text] = machine.loaded
     assert "log prefix" not in text
+
+
+async def test_a_policy_that_nft_does_not_take_allows_nothing_and_stops_nobody() -> None:
+    machine = Machine()
+    machine.poison = "dport 666 "
+    async with running(machine) as node:
+        node.facts.pod(pod("a", "10.42.0.2"))
+        node.policy("good", ingress=[{"ports": [{"port": 80}]}])
+        bad = node.policy("bad", ingress=[{"ports": [{"port": 666}]}])
+        assert await node.enforcer.settle() == ""
+        assert "dport 80 " in machine.loaded[-1]
+        assert "jump policy/ingress/default/bad" in machine.loaded[-1]
+        assert "log prefix" in machine.loaded[-1]
+        bad["spec"]["ingress"] = [{"ports": [{"port": 81}]}]
+        bad["metadata"]["resourceVersion"] = "9"
+        node.facts.policy(bad)
+        assert await node.enforcer.settle() == ""
+        machine.touched.clear()
+        machine.lost.set()
+        await asyncio.wait_for(machine.touched.wait(), 5)
+        assert "dport 81 " in machine.loaded[-1]
 
 
 async def test_a_table_that_is_lost_is_loaded_again() -> None:
