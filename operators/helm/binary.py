@@ -7,6 +7,7 @@ except where Helm offers no other way.
 """
 
 import json
+import shutil
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ class Binary:
         self._config = config
         self._runner = runner
         self._program = program
+        # A program of ours asks for this itself: not to outlive who started it.
+        setpriv = shutil.which("setpriv", path=config.path)
+        self._wrapped = [setpriv, "--pdeathsig=KILL"] if setpriv else []
 
     async def install(self, job: Job) -> Release:
         # "--replace": over what "uninstall --keep-history" left.
@@ -118,9 +122,10 @@ class Binary:
 
     async def _run(self, argv: Sequence[str], target: Target, files: Files) -> str:
         everywhere = [f"--kubeconfig={self._config.kubeconfig}", f"--namespace={target.namespace}"]
+        # HELM_DRIVER is read from the environment only.
+        command = ["env", f"HELM_DRIVER={target.driver}", self._program]
         code, out, errors = await self._runner.run(
-            # HELM_DRIVER is read from the environment only.
-            ["env", f"HELM_DRIVER={target.driver}", self._program, *argv, *everywhere],
+            [*self._wrapped, *command, *argv, *everywhere],
             seconds=target.timeout + MARGIN_SECONDS,
             files=files,
         )

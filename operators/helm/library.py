@@ -1,6 +1,7 @@
 """The Helm library as a :class:`operators.helm.base.Helm`: a process for each request."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -51,7 +52,7 @@ class Library:
         request |= {"action": action, "kubeconfig": str(self._config.kubeconfig)}
         authorities = _authorities(what.source) if isinstance(what, Job) else b""
         code, out, errors = await self._runner.run(
-            [self._config.python, "-m", "operators.helm.worker"],
+            [self._config.python, "-m", "operators.helm.worker", str(os.getpid())],
             seconds=target.timeout + MARGIN_SECONDS,
             files={"authorities.pem": authorities} if authorities else {},
             environment={"SSL_CERT_FILE": "authorities.pem"} if authorities else {},

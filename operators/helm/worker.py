@@ -16,8 +16,9 @@ PROGRAM = b"helm"
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> int:
-    _end_with_parent()
+def main(parent: str) -> int:
+    """``parent``: the process id of who asks."""
+    _end_with(int(parent))
     name_the_program()
     # Whatever a library prints must not mix with the answer.
     answer_to = os.fdopen(os.dup(1), "w")
@@ -37,18 +38,22 @@ def name_the_program() -> None:
     Any other name than the command's would make conflicts with a person's ``helm``, and
     with the Python of the next update.
     """
-    argument = ctypes.c_char_p.in_dll(ctypes.CDLL(None), "program_invocation_name")
+    try:
+        argument = ctypes.c_char_p.in_dll(ctypes.CDLL(None), "program_invocation_name")
+    except ValueError:  # a C library without it
+        return
     place = ctypes.cast(argument, ctypes.c_void_p).value
     if place is not None and len(argument.value or b"") >= len(PROGRAM):
         ctypes.memmove(place, PROGRAM + b"\0", len(PROGRAM) + 1)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Or else a Helm of a dead operator would work on against the one that follows."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    # In a container the operators may be process 1, which elsewhere is who takes in orphans.
+    if os.getppid() != parent:
         sys.exit("the operators ended before Helm began")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

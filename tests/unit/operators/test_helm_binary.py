@@ -1,4 +1,9 @@
 import json
+import os
+import select
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +14,7 @@ from operators.helm.binary import Binary, chart_arguments
 from operators.helm.process import Runner
 from tests.fakes.operators_config import config as told
 
+ROOT = Path(__file__).parent.parent.parent.parent
 TARGET = Target(name="web", namespace="apps", driver="configmap", timeout=60)
 JOB = Job(
     target=TARGET,
@@ -190,3 +196,27 @@ def test_a_repository_comes_with_its_credentials() -> None:
         "--password=p",
         "--insecure-skip-tls-verify",
     ]
+
+
+def test_a_program_of_dead_operators_ends_with_them(tmp_path: Path) -> None:
+    if not shutil.which("setpriv", path=CONFIG.path):
+        pytest.skip("setpriv of util-linux is not here")
+    waiting = tmp_path / "waiting"
+    os.mkfifo(waiting)
+    helm(tmp_path, f"echo $$ > {waiting}; exec tail -f /dev/null")
+    script = (
+        "import asyncio, sys; from pathlib import Path; "
+        "from operators.helm.binary import Binary; from operators.helm.process import Runner; "
+        "from operators.helm.base import Target; from tests.fakes.operators_config import config; "
+        "told = config(path='/usr/bin:/bin'); "
+        "asyncio.run(Binary(told, Runner({'PATH': told.path}), sys.argv[1]).uninstall("
+        "Target(name='web', namespace='n')))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "helm")], cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as operators:
+        program = int(waiting.read_text())
+        ended = os.pidfd_open(program)
+        operators.kill()
+    assert select.select([ended], [], [], 10)[0]
+    os.close(ended)

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +105,14 @@ async def test_a_worker_that_dies_is_told_with_its_last_words(tmp_path: Path) ->
     python.chmod(0o755)
     with pytest.raises(HelmError, match="killed by signal 9: out of memory"):
         await library(replace(CONFIG, python=str(python))).template(JOB)
+
+
+def test_a_worker_whose_operators_are_gone_does_nothing() -> None:
+    argv = [sys.executable, "-m", "operators.helm.worker"]
+    other = str(os.getppid())
+    ended = subprocess.run([*argv, other], input="", capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "ended before Helm began" in ended.stderr
 
 
 def test_a_worker_that_hangs_is_killed_and_leaves_nothing(tmp_path: Path) -> None:
