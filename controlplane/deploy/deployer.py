@@ -71,6 +71,7 @@ class Deployer:
         self._disable, self._packaged = disable, packaged
         self._objects = Objects(client, kinds, f"deploy@{node_name}")
         self._applied: set[Path] = set()
+        self._nameless: set[Path] = set()
         self._backoff: Backoff[str] = Backoff(FIRST_RETRY, LONGEST_RETRY)
         self._idle = asyncio.Event()
         self._defined = False
@@ -147,7 +148,9 @@ class Deployer:
     # -- one file
 
     async def _deploy(self, file: File) -> bool:
-        addon = await self._addon(file.name)
+        addon = await self._addon(file)
+        if addon is None:
+            return True
         spec = addon.get("spec") or {}
         unchanged = (spec.get("source"), spec.get("checksum")) == (str(file.path), file.checksum)
         if unchanged and file.path in self._applied:
@@ -183,15 +186,28 @@ class Deployer:
         addon = await self._note(addon, now, spec)
         self._say(addon, "AppliedManifest", f"Applied manifest at {_quoted(file)}")
 
-    async def _addon(self, name: str) -> Object:
+    async def _addon(self, file: File) -> Object | None:
+        """None: the file has a name that no object can have, such as my_app.yaml."""
         try:
-            return await self._client.get(ADDONS, NAMESPACE, name)
+            return await self._client.get(ADDONS, NAMESPACE, file.name)
         except StatusError as err:
             if err.code != 404:
                 raise
-        meta = {"name": name, "namespace": NAMESPACE}
-        body = {"apiVersion": "k3s.cattle.io/v1", "kind": "Addon", "metadata": meta, "spec": {}}
-        return await self._client.create(ADDONS, body)
+        body = {
+            "apiVersion": "k3s.cattle.io/v1",
+            "kind": "Addon",
+            "metadata": {"name": file.name, "namespace": NAMESPACE},
+            "spec": {"source": str(file.path)},
+        }
+        try:
+            return await self._client.create(ADDONS, body)
+        except StatusError as err:
+            if err.code != 422:
+                raise
+            if file.path not in self._nameless:  # once a start: only another name helps
+                self._nameless.add(file.path)
+                log.error("manifest at %s is not applied: %s", _quoted(file), err)  # noqa: TRY400
+        return None
 
     async def _note(
         self, addon: Object, gvks: list[tuple[str, str]], spec: Mapping[str, Any] | None = None

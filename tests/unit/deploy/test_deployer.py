@@ -135,6 +135,28 @@ async def test_a_file_is_applied_pruned_and_remembered(tmp_path: Path) -> None:
         assert {"ApplyingManifest", "AppliedManifest"} <= reasons
 
 
+async def test_a_name_that_no_object_can_have_holds_up_no_other_file(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "my_app.yaml").write_text(config_map("a"))
+    (root / "App.yaml").write_text(config_map("b"))
+    (root / "other.yaml").write_text(config_map("c"))
+    async with cluster() as served, deploying(served, root):
+        await until(served, lambda: is_applied(served, "other"))
+        assert (get(served, "a"), get(served, "b")) == (None, None)
+        (root / "my_app.yaml").rename(root / "my-app.yaml")
+        await until(served, lambda: is_applied(served, "my-app"))
+
+
+async def test_an_addon_that_fails_says_which_file_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    (root / "app.yaml").write_text("a: [1")
+    async with cluster() as served, deploying(served, root):
+        await until(served, lambda: addon(served, "app"))
+        assert addon(served, "app")["spec"] == {"source": str(root / "app.yaml")}
+
+
 async def test_a_restart_with_nothing_new_writes_no_object(tmp_path: Path) -> None:
     root = tmp_path / "manifests"
     root.mkdir()
