@@ -36,6 +36,8 @@ AUTHORITIES = Path("/usr/share/ca-certificates/mozilla")
 
 # What the operators import; what these need comes with them.
 PACKAGES = ("kopf", "kubernetes", "pyyaml", "helm-python-sdk")
+# There is no wheel of it for armv7, where a chart's status then says that Helm is missing.
+OPTIONAL = frozenset({"helm-python-sdk"})
 # Beside Python: of netpol, of volumes that are file system images, and a shell to look around.
 TOOLS = (
     "/usr/sbin/nft",
@@ -220,11 +222,15 @@ def closure(names: Iterable[str]) -> list[importlib.metadata.Distribution]:
     waiting = list(names)
     while waiting:
         name_ = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name_ not in found:
+        if name_ not in found and not (name_ in OPTIONAL and not _installed(name_)):
             found[name_] = importlib.metadata.distribution(name_)
             needed = (Requirement(text) for text in found[name_].requires or ())
             waiting += [r.name for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
     return [found[name_] for name_ in sorted(found)]
+
+
+def _installed(name_: str) -> bool:
+    return any(True for _ in importlib.metadata.distributions(name=name_))
 
 
 def _deduplicated(entries: Entries) -> Entries:
