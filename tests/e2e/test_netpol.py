@@ -226,6 +226,7 @@ def test_addresses_outside_are_allowed_by_block_and_exception(pods: Pods) -> Non
 def test_an_open_connection_ends_when_a_policy_forbids_it(pods: Pods) -> None:
     talk = f"(while echo x; do usleep 50000; done) | nc {pods.web} 9000"
     node = pods.node
+    pods.until("client", f"{pods.web}:8080", reached=True)
     process = node.kubectl_in_background("exec", "-n", HERE, "client", "--", "sh", "-c", talk)
     try:
         assert process.stdout is not None

@@ -21,7 +21,7 @@ from tests.fakes.netpol_worlds import PODS, Told, World, reference, said, worlds
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(3600)]
 # For an hour of it: PINNACE_NETPOL_EXAMPLES=30000
-EXAMPLES = int(os.environ.get("PINNACE_NETPOL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("PINNACE_NETPOL_EXAMPLES", "100"))
 TCP, UDP = (80, 81, 8080), (53, 80)
 WANTED = [*(("TCP", port) for port in TCP), *(("UDP", port) for port in UDP)]
 

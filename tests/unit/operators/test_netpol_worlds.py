@@ -22,7 +22,7 @@ def text_of(told: Told, table: Table) -> list[str]:
     return sorted(lines)
 
 
-@settings(max_examples=60, suppress_health_check=NO_CHECKS)
+@settings(max_examples=40, suppress_health_check=NO_CHECKS)
 @given(found=st.lists(worlds(), min_size=2, max_size=4))
 def test_a_table_that_went_through_changes_is_as_one_made_at_once(found: list[World]) -> None:
     told, table = Told(), Table("inet", "t")
@@ -34,7 +34,7 @@ def test_a_table_that_went_through_changes_is_as_one_made_at_once(found: list[Wo
     assert text_of(told, table) == text_of(fresh, Table("inet", "t"))
 
 
-@settings(max_examples=100, suppress_health_check=NO_CHECKS)
+@settings(max_examples=60, suppress_health_check=NO_CHECKS)
 @given(world=worlds())
 def test_the_oracle_says_what_the_api_says(world: World) -> None:
     told = Told()
