@@ -1,8 +1,8 @@
 """
 The ``helm`` program itself, to compare with: built once, of the version of our library.
 
-It is compiled from its published source where Go is, and kept in ``.cache``; else one
-that is on PATH serves, if it is of the same major version. Where there is neither,
+:func:`build` compiles it from its published source where Go is, and keeps it in ``.cache``;
+else one that is on PATH serves, if it is of the same major version. Where there is neither,
 :func:`find` says why.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 CACHE = ROOT / ".cache" / "helm"
 VERSION = "v4.2.3"  # what the library says of itself, see test_chart_rendering.py
+BUILT = CACHE / f"helm-{VERSION}"
 MODULE = f"helm.sh/helm/v4/cmd/helm@{VERSION}"
 FLAGS = f"-s -w -X helm.sh/helm/v4/internal/version.version={VERSION}"
 BUILD_SECONDS = 900.0
@@ -28,39 +29,22 @@ class NoHelm(Exception):
 @functools.cache
 def find() -> str:
     """The path of the program. Raises :class:`NoHelm`."""
-    built = CACHE / f"helm-{VERSION}"
-    if not built.exists():
-        go = shutil.which("go")
-        if go is None:
-            return _installed()
-        _build(go, built)
-    return str(built)
+    return str(BUILT) if BUILT.exists() else _installed()
 
 
-def run(
-    *arguments: str, kubeconfig: Path | None = None, driver: str = "secret"
-) -> "subprocess.CompletedProcess[str]":
-    """What a person would type; ``enter`` of a network namespace is the caller's."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment["HELM_DRIVER"] = driver
-    if kubeconfig is not None:
-        environment["KUBECONFIG"] = str(kubeconfig)
-    return subprocess.run(
-        [find(), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env=environment,
-    )
+def build() -> None:
+    """Where it is not there and Go is; minutes, once. Raises :class:`NoHelm` where Go fails."""
+    go = shutil.which("go")
+    if not BUILT.exists() and go is not None:
+        _build(go)
 
 
-def _build(go: str, built: Path) -> None:
+def _build(go: str) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     # Several runs of the tests at once build it once.
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if built.exists():
+        if BUILT.exists():
             return
         done = subprocess.run(
             [go, "install", "-trimpath", f"-ldflags={FLAGS}", MODULE],
@@ -72,13 +56,13 @@ def _build(go: str, built: Path) -> None:
         )
         if done.returncode:
             raise NoHelm(f"helm cannot be built: {done.stderr.strip()[-500:]}")
-        (CACHE / "helm").rename(built)
+        (CACHE / "helm").rename(BUILT)
 
 
 def _installed() -> str:
     program = shutil.which("helm")
     if program is None:
-        raise NoHelm("neither Go, to build helm, nor a helm on PATH")
+        raise NoHelm("no helm on PATH, and tests/unit/operators found no Go to build it with")
     done = subprocess.run([program, "version", "--short"], capture_output=True, text=True)
     major = VERSION.partition(".")[0]
     if not done.stdout.startswith(major):

@@ -20,6 +20,8 @@ from operators.helm import wanted
 from operators.helm.values import put
 from tests.charts import packing, program
 
+# The first of them may have to build the program.
+pytestmark = pytest.mark.timeout(program.BUILD_SECONDS + 60)
 ROOT = Path(__file__).parent.parent.parent.parent
 NOTHING = wanted.Inputs(
     config=None, secrets={}, config_maps={}, kubernetes_api="127.0.0.1:6443", cluster_ca=""
@@ -38,6 +40,7 @@ class Rendered:
 @pytest.fixture(scope="module")
 def helm() -> None:
     try:
+        program.build()
         program.find()
     except program.NoHelm as why:
         pytest.skip(str(why))
