@@ -7,6 +7,7 @@ is made for the first call, and a connection is kept for the next ones for a whi
 """
 
 import asyncio
+import os
 import ssl
 from base64 import b64decode
 from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ class Caller:
             why = "context deadline exceeded"
             raise CallError(f'failed to call webhook: Post "{place.shown}": {why}') from err
         except (aiohttp.ClientError, OSError, ValueError) as err:
-            raise CallError(f'failed to call webhook: Post "{place.shown}": {err}') from err
+            raise CallError(f'failed to call webhook: Post "{place.shown}": {_told(err)}') from err
 
     async def _send(
         self, place: _Place, trust: ssl.SSLContext, body: Mapping[str, Any]
@@ -116,6 +117,18 @@ def _decoded(data: bytes) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise CallError("failed to call webhook: the answer is no JSON object")
     return answer
+
+
+def _told(err: Exception) -> str:
+    """In Go's words, without what aiohttp shows of its own objects."""
+    if isinstance(err, aiohttp.ClientConnectorCertificateError):
+        why = getattr(err.certificate_error, "verify_message", err.certificate_error)
+        return f"tls: failed to verify certificate: {why}"
+    if isinstance(err, aiohttp.ClientConnectorError):
+        known = err.os_error.errno is not None and not isinstance(err, aiohttp.ClientSSLError)
+        why = os.strerror(err.os_error.errno or 0).lower() if known else str(err.os_error)
+        return f"dial tcp {err.host}:{err.port}: connect: {why}"
+    return str(err)
 
 
 def _refusal(status: int, data: bytes) -> str:

@@ -1,6 +1,7 @@
 """Requests that webhooks see, change, refuse, or are passed over for."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -266,7 +267,19 @@ async def test_a_certificate_must_be_of_the_bundle(tmp_path: Path) -> None:
         hook.answers["/a"] = allow
         client = {**hook.client("/a"), "caBundle": None}
         await register(served, hook, "/a", clientConfig=client)
-        assert "certificate verify failed" in (await refusal(served)).message
+        said = (await refusal(served)).message
+        assert ": tls: failed to verify certificate: " in said
+
+
+async def test_one_that_nobody_serves_is_told_in_plain_words(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (served, hook):
+        with socket.socket() as closed:  # bound and not listening: nobody else gets the port
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+            client = {**hook.client("/a"), "url": f"https://127.0.0.1:{port}/a"}
+            await register(served, hook, "/a", clientConfig=client)
+            said = (await refusal(served)).message
+    assert said.endswith(f": dial tcp 127.0.0.1:{port}: connect: connection refused")
 
 
 async def test_a_service_is_found_by_its_endpoints(tmp_path: Path) -> None:
