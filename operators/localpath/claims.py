@@ -29,6 +29,7 @@ from operators.localpath.state import (
     VOLUMES,
     State,
     labels_of,
+    own_labels,
     read,
     read_claim,
     read_volume,
@@ -139,7 +140,7 @@ class Claims:
         order = plan.order(
             claim, storage_class, self._state.configuration, node=node, source=source
         )
-        labels = labels_of(await read(self._client, f"{NODES}/{node}"))
+        labels = await self._labels(node)
         key = order.claim
         message = f'External provisioner is provisioning volume for claim "{key}"'
         await self._tell.normal(claim, "Provisioning", message)
@@ -150,6 +151,11 @@ class Claims:
             claim, "ProvisioningSucceeded", f"Successfully provisioned volume {name}"
         )
         self._changed()
+
+    async def _labels(self, node: str) -> dict[str, str]:
+        if node == self._state.node:
+            return await own_labels(self._client, self._state)
+        return labels_of(await read(self._client, f"{NODES}/{node}"))
 
     async def _publish(self, order: Order, body: Object) -> None:
         try:
@@ -203,7 +209,7 @@ class Claims:
         volume = plan.volume_of(body) if body else None
         if volume is None:
             raise Refused(f"the volume of claim {namespace}/{name} is not of {PROVISIONER}")
-        labels = labels_of(await read(self._client, f"{NODES}/{self._state.node}"))
+        labels = await own_labels(self._client, self._state)
         if not plan.lies_on(volume, self._state.node, labels):
             raise Unfit(f"the volume of claim {namespace}/{name} is on node {volume.node}")
         place = places.locate(volume, self._state.bases(), node=self._state.node, shared=False)
@@ -245,7 +251,7 @@ class Claims:
         volume = plan.volume_of(body) if body else None
         if body is None or volume is None:
             return
-        labels = labels_of(await read(self._client, f"{NODES}/{self._state.node}"))
+        labels = await own_labels(self._client, self._state)
         if self._state.native and not self._is_mine(volume, labels):
             return
         text = plan.requested_text(claim)

@@ -100,6 +100,8 @@ class Seen:
         if self._nodes.get(name) == facts:
             return
         self._nodes[name] = facts
+        if name == self._state.node:
+            self._state.labels = dict(metadata.get("labels") or {})
         self._retry()
         if name == self._state.node:
             self._do(CAPACITY)

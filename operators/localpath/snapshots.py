@@ -20,7 +20,7 @@ from operators.localpath.base import (
     Storage,
     StorageError,
 )
-from operators.localpath.state import NODES, State, labels_of, read, read_claim, read_volume
+from operators.localpath.state import NODES, State, own_labels, read, read_claim, read_volume
 from operators.localpath.tell import Teller
 
 
@@ -113,7 +113,7 @@ class Snapshots:
             return None
         if not self._state.native:
             raise Refused("volumes that helper pods have made have no snapshots")
-        labels = labels_of(await read(self._client, f"{NODES}/{self._state.node}"))
+        labels = await own_labels(self._client, self._state)
         if not plan.lies_on(volume, self._state.node, labels):
             return None
         return places.locate(volume, self._state.bases(), node=self._state.node, shared=False)

@@ -27,6 +27,7 @@ class State:
     native: bool
     configuration: Configuration
     classes: dict[str, Object] = field(default_factory=dict)  # name and parameters
+    labels: dict[str, str] | None = None  # of this node, once it was seen
     changes: int = 0  # of what a claim may wait for, so that none is missed during a look
     waiting: set[str] = field(default_factory=set)  # keys of claims that were refused
     abroad: set[str] = field(default_factory=set)  # keys of claims that wait for another node
@@ -55,6 +56,13 @@ async def read_claim(client: Client, key: str) -> Object | None:
 async def read_volume(client: Client, name: str) -> Object | None:
     found = await read(client, f"{VOLUMES}/{name}")
     return {"apiVersion": "v1", "kind": "PersistentVolume", **found} if found else None
+
+
+async def own_labels(client: Client, state: State) -> dict[str, str]:
+    """Of this process's node."""
+    if state.labels is None:
+        return labels_of(await read(client, f"{NODES}/{state.node}"))
+    return state.labels
 
 
 def labels_of(node: Object | None) -> dict[str, str]:

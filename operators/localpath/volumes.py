@@ -16,7 +16,7 @@ from operators.localpath.state import (
     NODES,
     VOLUMES,
     State,
-    labels_of,
+    own_labels,
     read,
     read_claim,
     read_volume,
@@ -64,7 +64,7 @@ class Volumes:
             return volume.node or volume.affinity[1]
         if self._state.configuration.is_shared(volume.class_name):
             return self._state.node  # whoever is first; the others find nothing
-        labels = labels_of(await read(self._client, f"{NODES}/{self._state.node}"))
+        labels = await own_labels(self._client, self._state)
         if plan.lies_on(volume, self._state.node, labels):
             return self._state.node
         return volume.node or volume.affinity[1]

@@ -37,12 +37,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.start(OPERATORS, *FLAGS)
         labels = {"kubernetes.io/hostname": "n1", "example.com/stable-id": "stable"}
         made.create("/api/v1/nodes", {"metadata": {"name": "n1", "labels": labels}})
-        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        made.merge("/api/v1/nodes/n1/status", {"status": ready})
+        beat(made)
         made.until(CLASSES, "local-path", lambda found: found is not None)
         yield made
     for mount in reversed(mounts.all_mounts()):
         assert not mount.point.is_relative_to(made.data), "something was left mounted"
+
+
+def beat(cluster: Cluster) -> None:
+    """The node has no kubelet, and is taken for dead after a while."""
+    condition = {"type": "Ready", "status": "True", "reason": f"beat-{next(NUMBERS)}"}
+    cluster.merge("/api/v1/nodes/n1/status", {"status": {"conditions": [condition]}})
 
 
 def storage(cluster: Cluster) -> Path:
@@ -335,6 +340,7 @@ def test_a_claim_of_a_node_that_is_gone_may_go_to_another(cluster: Cluster) -> N
 
 
 def test_a_class_that_does_not_wait_gets_a_node_at_once(cluster: Cluster) -> None:
+    beat(cluster)
     claim = add_claim(cluster, add_class(cluster, volumeBindingMode="Immediate"), node="")
     assert affinity(bound(cluster, claim)) == ("kubernetes.io/hostname", ["n1"])
     remove(cluster, claim)
@@ -615,6 +621,7 @@ def test_a_shared_file_system_serves_many_nodes(cluster: Cluster) -> None:
         "volumeBindingMode": "Immediate",
     }
     cluster.create(CLASSES, body)
+    beat(cluster)
     claim = add_claim(cluster, class_name, node="", accessModes=["ReadWriteMany"])
     volume = bound(cluster, claim)
     assert "nodeAffinity" not in volume["spec"]
