@@ -7,21 +7,19 @@ COMPONENT = "pinnace-operators"
 
 
 def event(
-    about: Mapping[str, Any], *, warning: bool = False, reason: str, message: str, now: str
+    about: Mapping[str, Any], *, name: str, warning: bool, reason: str, message: str, now: str
 ) -> dict[str, Any]:
     """``about``: the object, with apiVersion and kind. ``now``: RFC 3339."""
     metadata = about["metadata"]
+    scope = {"namespace": metadata["namespace"]} if metadata.get("namespace") else {}
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {
-            "generateName": f"{metadata['name']}.",
-            "namespace": metadata["namespace"],
-        },
+        "metadata": {"name": name, "namespace": namespace_of(about)},
         "involvedObject": {
             "apiVersion": about["apiVersion"],
             "kind": about["kind"],
-            "namespace": metadata["namespace"],
+            **scope,
             "name": metadata["name"],
             "uid": metadata["uid"],
             "resourceVersion": metadata.get("resourceVersion", ""),
@@ -39,4 +37,9 @@ def event(
 
 def path(about: Mapping[str, Any]) -> str:
     """Where such an event is created."""
-    return f"/api/v1/namespaces/{about['metadata']['namespace']}/events"
+    return f"/api/v1/namespaces/{namespace_of(about)}/events"
+
+
+def namespace_of(about: Mapping[str, Any]) -> str:
+    """Events of what has no namespace are kept in "default"."""
+    return str(about["metadata"].get("namespace") or "default")

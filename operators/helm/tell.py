@@ -2,17 +2,15 @@
 Say on a HelmChart, and in events, how far it is; nothing where nothing changed.
 """
 
-import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from operators import events
 from operators.client import ApiError, Client
 from operators.helm import failures, status
 from operators.helm.status import Outcome, Said
+from operators.recorder import Recorder
 
-LOG = logging.getLogger(__name__)
 GROUP = "/apis/helm.cattle.io/v1"
 
 Object = dict[str, Any]
@@ -25,6 +23,7 @@ class Teller:
     def __init__(self, client: Client, *, now: Callable[[], datetime]) -> None:
         self._client = client
         self._now = now
+        self._recorder = Recorder(client, now)
 
     async def tell(
         self,
@@ -61,12 +60,7 @@ class Teller:
         self, chart: Object, reason: str, message: str, *, warning: bool = False
     ) -> None:
         about = {"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", **chart}
-        body = events.event(about, warning=warning, reason=reason, message=message, now=self.time())
-        try:
-            await self._client.create(events.path(about), body)
-        except ApiError as err:
-            # An event is a courtesy: a namespace that is going away refuses it.
-            LOG.debug("event %s: %s", reason, err)
+        await self._recorder.say(about, reason, message, warning=warning)
 
     def time(self) -> str:
         return self._now().strftime(failures.TIME)

@@ -4,14 +4,13 @@ Writes what differs: addresses and conditions of Services, and the DaemonSets th
 One write that fails does not keep the others from being done; the look that had it comes again.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from operators import events
 from operators.client import ApiError, Client
+from operators.recorder import Recorder
 from operators.servicelb import daemonset, plan
 from operators.servicelb.claims import PortKey, Shadow
 from operators.servicelb.daemonset import Wanted
@@ -20,7 +19,6 @@ from operators.servicelb.facts import PORTS_CONDITION, SPEC_CONDITION, Service
 from operators.servicelb.known import Known
 from operators.servicelb.plan import Change
 
-LOG = logging.getLogger(__name__)
 EVERYTHING = "all"  # the one key: a port that one Service frees may be another's
 AGAIN_SECONDS = 60.0  # until the next look at a program that has a wanted port
 STALE_SECONDS = 0.5  # until the watch has told what somebody else wrote in between
@@ -49,6 +47,7 @@ class Balancer:
         self._deciding = deciding
         self._namespace = namespace
         self._now = now
+        self._recorder = Recorder(client, now)
         self._warned: set[tuple[str, str, PortKey]] = set()  # pods in another's shadow
         self._stale = 0.0  # seconds that the last look waited for the watch
         self._told: dict[str, str] = {}  # Service → why the API refused
@@ -198,13 +197,7 @@ class Balancer:
     async def _event(
         self, about: Mapping[str, Any], reason: str, message: str, *, warning: bool
     ) -> None:
-        told = events.event(
-            about, warning=warning, reason=reason, message=message, now=self._stamp()
-        )
-        try:
-            await self._client.create(events.path(about), told)
-        except ApiError as err:
-            LOG.debug("event: %s", err)
+        await self._recorder.say(about, reason, message, warning=warning)
 
     def _stamp(self) -> str:
         return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")

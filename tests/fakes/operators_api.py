@@ -27,6 +27,7 @@ class FakeApi:
         self.objects: dict[str, Object] = {}
         self.writes: list[tuple[str, str]] = []
         self.events: list[str] = []
+        self._told: dict[str, str] = {}  # reasons by the paths of events
         self._version = 100
         self.faults: Iterator[ApiError | None] = iter(())
         self.after: Iterator[ApiError | None] = iter(())
@@ -54,6 +55,7 @@ class FakeApi:
         self._fail(self.faults)
         if body["kind"] == "Event":
             self.events.append(body["reason"])
+            self._told[f"{path}/{body['metadata']['name']}"] = body["reason"]
         else:
             self.writes.append(("create", path))
         return dict(body)
@@ -66,6 +68,9 @@ class FakeApi:
 
     async def merge(self, path: str, patch: Mapping[str, Any]) -> Object:
         self._fail(self.faults)
+        if path in self._told:
+            self.events.append(self._told[path])
+            return {}
         found = self.objects[path.removesuffix("/status")]
         metadata = found["metadata"]
         seen = (patch.get("metadata") or {}).get("resourceVersion")

@@ -34,6 +34,7 @@ class BalancerApi:
         self.objects: dict[str, Object] = {}
         self.writes: list[tuple[str, str]] = []
         self.events: list[tuple[str, str]] = []  # (reason, message)
+        self._told: dict[str, tuple[str, str]] = {}  # the same by the paths of events
         self.faults: list[ApiError | asyncio.CancelledError | None] = []
         self.lost = False
         self._versions = itertools.count(10)
@@ -114,6 +115,7 @@ class BalancerApi:
     async def create(self, path: str, body: Mapping[str, Any]) -> Object:
         if body["kind"] == "Event":
             self.events.append((body["reason"], body["message"]))
+            self._told[f"{path}/{body['metadata']['name']}"] = self.events[-1]
             return dict(body)
         where = f"{path}/{body['metadata']['name']}"
 
@@ -136,6 +138,9 @@ class BalancerApi:
         return made
 
     async def merge(self, path: str, patch: Mapping[str, Any]) -> Object:
+        if path in self._told:
+            self.events.append(self._told[path])
+            return {}
         place, _, manager = path.partition("/status?fieldManager=")
 
         def merge() -> Object:
