@@ -290,6 +290,7 @@ class Charts:
         except HelmError as err:
             again = await self._failed(look, err)
             return 0.0 if look.policy == "rollback" else again
+        await records.confirm(self._client, look.job.target, release.revision)
         self._attempts.forget(look.key)
         history = () if step is Step.REINSTALL else look.history
         await self._tell_deployed(look, release, history)

@@ -11,6 +11,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ from operators.helm.plan import Revision, history_of
 
 Record = dict[str, Any]
 T = TypeVar("T")
+_TRIES = 3  # where others write at the same time
+_COMPLETE = {"status": "deployed", "description": "Complete"}
+_SUPERSEDED = {"status": "superseded"}
 
 
 class Unreadable(Exception):
@@ -91,8 +95,40 @@ async def mark_failed(client: Client, target: Target, revision: int, why: str) -
     except Unreadable:
         await _delete(client, target, revision)
         return
-    found["info"] = {**(found.get("info") or {}), "status": "failed", "description": why}
-    record["metadata"]["labels"]["status"] = "failed"
+    await _say(client, target, record, found, status="failed", description=why)
+
+
+async def confirm(client: Client, target: Target, revision: int) -> None:
+    """
+    Write down what Helm did and could not, though it says that all is well.
+
+    Its last write of an install, and in an upgrade that of the revision before, may fail
+    without a word. An install that is taken for interrupted would be made again.
+    """
+    for _ in range(_TRIES):
+        unsaid = [found for found in await history(client, target) if _is_unsaid(found, revision)]
+        if not unsaid:
+            return
+        for seen in unsaid:
+            record = await _get(client, target, seen.version)
+            if record is None:
+                continue
+            with suppress(Unreadable):
+                found = await asyncio.to_thread(decode, record, target.driver)
+                said = _COMPLETE if seen.version == revision else _SUPERSEDED
+                await _say(client, target, record, found, **said)
+
+
+def _is_unsaid(found: Revision, revision: int) -> bool:
+    if found.version == revision:
+        return found.status.startswith("pending-")
+    return found.version < revision and found.status == "deployed"
+
+
+async def _say(client: Client, target: Target, record: Record, found: Record, **info: str) -> None:
+    found["info"] = {**(found.get("info") or {}), **info}
+    label = record["metadata"]["labels"]
+    label["status"], revision = info["status"], int(label["version"])
     await _replace(client, target, revision, record | await _encoded(record, found, target))
 
 

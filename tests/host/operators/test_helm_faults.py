@@ -371,6 +371,31 @@ def test_an_api_that_asks_to_come_later_is_no_failure(scene: Scene) -> None:
     scene.gone("patient")
 
 
+class Once:
+    """The first that is picked gets this."""
+
+    def __init__(self, fault: Fault, picks: Picks) -> None:
+        self._fault, self._picks = fault, picks
+        self.given = False
+
+    def __call__(self, request: Request) -> Fault | None:
+        if self.given or not self._picks(request):
+            return None
+        self.given = True
+        return self._fault
+
+
+def test_what_helm_could_not_write_down_is_written_all_the_same(scene: Scene) -> None:
+    """The last write of an install, and that of the revision before, fail without a word of it."""
+    for number, expected in ((1, {1: "deployed"}), (2, {1: "superseded", 2: "deployed"})):
+        scene.faults.rule = once = Once(Fault(code=500), lambda r: is_record(r, "PUT", "PATCH"))
+        scene.put("unsaid", number)
+        assert scene.deployed("unsaid", number) == expected
+        assert once.given
+    scene.delete("unsaid")
+    scene.gone("unsaid")
+
+
 def test_whatever_the_api_answers_all_end_as_wanted(scene: Scene) -> None:
     names = ("first", "second", "third")
     scene.faults.rule = some = Some(HARD, share=0.08, most=10)
