@@ -196,10 +196,11 @@ async def operate(
     crew = Crew(names, lambda name: _operator(name, parts), time.monotonic)
     vitals.restarts = crew.restarts
     try:
+        # As tasks, so that the end of one's time to act is everybody's at the same moment.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(crew.run())
             await crew.begun()
-            await _watch_on(crew, config, vitals, ready)
+            tasks.create_task(_watch_on(crew, config, vitals, ready))
     finally:
         vitals.ready = False
         await client.close()
@@ -272,6 +273,7 @@ async def _end_kopf() -> None:
     Its own end takes every task that is younger than itself for its own, and waits without
     end for watches that forget that they were cancelled.
     """
+    told = False
     # The last one closes the connections, when the others are gone.
     for last in (False, True):
         for _ in range(ENDING_TRIES):
@@ -281,9 +283,14 @@ async def _end_kopf() -> None:
                     task.cancel()
             if not left:
                 break
-            await asyncio.wait(left, timeout=ENDING_SECONDS)
+            try:
+                await asyncio.wait(left, timeout=ENDING_SECONDS)
+            except asyncio.CancelledError:
+                told = True  # what is left behind would keep the process from ending
     if left := _kopfs():
         LOG.warning("these did not end: %s", sorted(task.get_name() for task in left))
+    if told:
+        raise asyncio.CancelledError
 
 
 def _kopfs() -> set["asyncio.Task[Any]"]:

@@ -64,7 +64,7 @@ def test_what_fails_is_begun_again(cluster: Cluster, codes: tuple[int, ...]) -> 
             assert cluster.stop(OPERATORS) == 0
 
 
-@pytest.mark.parametrize("code", [401, 403, 404, 410])
+@pytest.mark.parametrize("code", [401, 404])
 def test_a_watch_that_is_refused_alone_is_begun_again(cluster: Cluster, code: int) -> None:
     with misbehaving(cluster.data / "agent" / "operators.kubeconfig") as faults:
         faults.rule = Failing(code, only="helmcharts")
