@@ -6,6 +6,7 @@ trial leaves nothing behind and writes a few blocks.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +25,9 @@ TOOLS = {
     "mount": "mount",
     "umount": "mount",
 }
+LOG = logging.getLogger(__name__)
 _TRIAL = "trial"
+_PAUSES = (0.2, 1.0, 0.0)  # seconds
 # ext4 and xfs alike; without one of these the kernel counts nothing.
 _QUOTA_OPTIONS = frozenset({"prjquota", "pquota"})
 _QUOTA_KINDS = frozenset({"ext4", "xfs"})
@@ -69,6 +72,16 @@ class Supported:
     async def _no_image(self, base: Path) -> str:
         if missing := missing_tools(self._search):
             return missing
+        reason = ""
+        for pause in _PAUSES:  # others, too, look for a free loop device
+            reason = await self._no_image_now(base)
+            if not reason:
+                return ""
+            await asyncio.sleep(pause)
+        LOG.warning("%s: no images of volumes: %s", base, reason)
+        return reason
+
+    async def _no_image_now(self, base: Path) -> str:
         image, scratch = places.image(base, f"{_TRIAL}/0"), places.scratch(base, _TRIAL)
         made = images.Images(self._programs)
         try:
