@@ -16,6 +16,7 @@ from controlplane.objects.kinds import Kind, Kinds
 
 NAMESPACE = "kube-system"  # of AddOns
 HASH_LABEL = "objectset.rio.cattle.io/hash"
+KEEP_LABEL = "objectset.rio.cattle.io/prune"  # "false": stays when its file or AddOn goes
 _OWNER = "objectset.rio.cattle.io/owner-"
 GVKS = "addon.k3s.cattle.io/gvks"
 
@@ -93,7 +94,11 @@ class Objects:
     async def prune(
         self, addon: str, gvks: Iterable[Gvk], keep: Sequence[Object] = ()
     ) -> list[str]:
-        """Delete the AddOn's objects of these kinds that are not to be kept; their names."""
+        """
+        Delete the AddOn's objects of these kinds that are not to be kept; their names.
+
+        Not those whose label says that they stay.
+        """
         kept = set()
         for item in keep:
             kind = self.kinds.by_kind(item["apiVersion"], item["kind"])
@@ -114,7 +119,7 @@ class Objects:
         for item in listed.items:
             meta = item["metadata"]
             namespace = meta.get("namespace", "")
-            if (kind.group_kind, namespace, meta["name"]) in kept:
+            if (kind.group_kind, namespace, meta["name"]) in kept or _stays(meta):
                 continue
             options = {
                 "propagationPolicy": "Background",
@@ -127,6 +132,10 @@ class Objects:
                     raise
             gone.append(f"{kind.kind} {_called(item)}")
         return gone
+
+
+def _stays(meta: Object) -> bool:
+    return str((meta.get("labels") or {}).get(KEEP_LABEL, "")).lower() in {"false", "f", "0"}
 
 
 def _called(item: Object) -> str:

@@ -9,8 +9,11 @@ from typing import Any
 
 from controlplane.api.customresources.serve import CustomKinds
 from controlplane.controllers import customresources
+from controlplane.deploy import definitions
 from controlplane.deploy.definitions import ADDONS, ensure_crds
 from controlplane.deploy.deployer import Deployer, Packaged
+from controlplane.deploy.manifest import parse
+from controlplane.deploy.objects import KEEP_LABEL
 from controlplane.objects.facts import schema_by_name
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import CONFIG_MAPS, EVENTS, NAMESPACES
@@ -19,6 +22,7 @@ from controlplane.reconcile.loop import Loop
 from tests.fakes.api_server import Served, serving
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+PACKAGED = Path(definitions.__file__).parent / "packaged"
 CHARTS = Resource("helm.cattle.io", "v1", "helmcharts", True)
 
 
@@ -223,6 +227,31 @@ async def test_a_disabled_component_goes_with_its_file(tmp_path: Path) -> None:
             await until(served, lambda: addon(served, "app") is None)
         assert get(served, "a") is None
         assert not (root / "app.yaml").exists()
+
+
+async def test_what_is_labelled_so_stays_when_its_file_or_component_goes(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    label = 'labels: {objectset.rio.cattle.io/prune: "false"}'
+    stays = config_map("data").replace("{name: data}", f"{{name: data, {label}}}")
+    (root / "app.yaml").write_text(f"{config_map('a')}---\n{stays}")
+    async with cluster() as served:
+        async with deploying(served, root):
+            await until(served, lambda: is_applied(served, "app"))
+            (root / "app.yaml").write_text(config_map("b"))
+            await until(served, lambda: get(served, "a") is None)
+            assert get(served, "data") is not None
+        async with deploying(served, root, "app"):
+            await until(served, lambda: addon(served, "app") is None)
+        assert get(served, "b") is None
+        assert get(served, "data") is not None
+
+
+def test_packaged_definitions_stay_with_what_people_made_of_them() -> None:
+    objects = parse((PACKAGED / "local-storage.yaml").read_bytes())
+    found = [o["metadata"] for o in objects if o["kind"] == "CustomResourceDefinition"]
+    assert len(found) == 3
+    assert {meta["labels"][KEEP_LABEL] for meta in found} == {"false"}
 
 
 async def test_a_packaged_component_is_there_until_it_is_disabled(tmp_path: Path) -> None:
