@@ -79,15 +79,33 @@ def attached(image: Path, name: str) -> Iterator[Path]:
     ``OSError`` where the image is missing or read-only, or no device can be made.
     """
     for _ in range(_TRIES):
-        known = find(image)
-        number = known if known is not None else _free()
-        with _opened(_node(number), os.O_RDWR) as device:
-            is_ours = _show(device, image, name) if known is None else _take(device, image, name)
-            # Whoever made another one at the same moment: the lower number is the file's.
+        with _locked(image):
+            known = find(image)
+            number = known if known is not None else _free()
+            device = os.open(_node(number), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                is_ours = (
+                    _show(device, image, name) if known is None else _take(device, image, name)
+                )
+            except BaseException:
+                os.close(device)
+                raise
+        try:
+            # Whoever takes no lock and made one at the same moment: the lower number is the file's.
             if is_ours and find(image) == number:
                 yield path_of(number)
                 return
+        finally:
+            os.close(device)
     raise OSError(errno.EBUSY, "others took every loop device that was free", str(image))
+
+
+@contextlib.contextmanager
+def _locked(image: Path) -> Iterator[None]:
+    """Who gives the image a device holds this, so that nobody gives it another meanwhile."""
+    with _opened(image, os.O_RDONLY) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

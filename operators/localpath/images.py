@@ -128,10 +128,10 @@ class Images:
         """For a while, on a folder of our own."""
         await asyncio.to_thread(scratch.mkdir, 0o700, parents=True, exist_ok=True)
         # It takes the loop device that shows the image already, where there is one: two would
-        # be two file systems that do not know of each other.
-        await self._programs.run(
-            ["mount", "-t", "ext4", "-o", "loop,noatime,discard", str(image), str(scratch)]
-        )
+        # be two file systems that do not know of each other. The lock keeps the kubelet,
+        # which takes it too, from making one at the same moment.
+        mount = ["mount", "-t", "ext4", "-o", "loop,noatime,discard", str(image), str(scratch)]
+        await self._programs.run(["flock", str(image), *mount])
         try:
             found = await asyncio.to_thread(mounts.at, scratch)
             if found is None:

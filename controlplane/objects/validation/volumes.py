@@ -94,15 +94,11 @@ def source(volume: Object, path: str) -> Found:
                 yield from checks.amount(limit, f"{where}.sizeLimit")
         case "hostPath":
             yield from _host_path(given, where)
-        case "secret" | "configMap":
+        case "local":
+            yield from _no_backsteps(given.get("path") or "", f"{where}.path")
+        case "secret" | "configMap" | "downwardAPI" | "projected":
             yield from _mode(given, where)
-            yield from _items(given.get("items") or (), f"{where}.items")
-        case "downwardAPI":
-            yield from _mode(given, where)
-            yield from _downward(given.get("items") or (), f"{where}.items")
-        case "projected":
-            yield from _mode(given, where)
-            yield from _projected(given.get("sources") or (), f"{where}.sources")
+            yield from _files(name, given, where)
         case "ephemeral":
             yield from checks.present(
                 given.get("volumeClaimTemplate"), f"{where}.volumeClaimTemplate"
@@ -111,14 +107,28 @@ def source(volume: Object, path: str) -> Found:
             return
 
 
+def _files(name: str, given: Object, path: str) -> Found:
+    match name:
+        case "downwardAPI":
+            yield from _downward(given.get("items") or (), f"{path}.items")
+        case "projected":
+            yield from _projected(given.get("sources") or (), f"{path}.sources")
+        case _:
+            yield from _items(given.get("items") or (), f"{path}.items")
+
+
 def _host_path(given: Object, path: str) -> Found:
     target = given.get("path") or ""
     if not target:
         yield required(f"{path}.path")
-    elif ".." in target.split("/"):
-        yield invalid_value(f"{path}.path", target, "must not contain '..'")
+    yield from _no_backsteps(target, f"{path}.path")
     if (kind := given.get("type")) is not None:
         yield from checks.one_of(kind, _HOST_PATH_TYPES, f"{path}.type")
+
+
+def _no_backsteps(target: str, path: str) -> Found:
+    if ".." in target.split("/"):
+        yield invalid_value(path, target, "must not contain '..'")
 
 
 def _mode(given: Object, path: str) -> Found:

@@ -433,6 +433,24 @@ def test_a_claim_only_grows_beyond_what_it_has() -> None:
     )
 
 
+def test_a_volume_of_a_node_stays_below_its_path() -> None:
+    def volume(path: str, source: str) -> dict[str, Any]:
+        where = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n"]}
+        spec = {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            source: {"path": path},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [where]}]}},
+        }
+        return {"metadata": {"name": "v"}, "spec": spec}
+
+    for source in ("local", "hostPath"):
+        assert errors(kind("PersistentVolume"), volume("/srv/a..b", source)) == []
+        (error,) = errors(kind("PersistentVolume"), volume("/srv/../etc", source))
+        assert error.startswith(f"spec.{source}.path: Invalid value:")
+        assert error.endswith("must not contain '..'")
+
+
 def test_a_binding_keeps_its_role() -> None:
     bindings = kind("RoleBinding", "rbac.authorization.k8s.io")
     group = "rbac.authorization.k8s.io"
