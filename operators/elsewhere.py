@@ -179,7 +179,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("run-dir", "sockets and the kubeconfig of the service account", "/run/pinnace")
     flag("storage-dir", "where local-path volumes go; <data-dir>/storage")
     flag("servicelb-image", "of the pods that forward to Services", "pinnace.dev/servicelb:1")
-    flag("network-policy-fail", "without rules: closed or open", "closed", choices=_FAIL)
+    flag("network-policy-fail", "without rules: closed or open", "open", choices=_FAIL)
     flag("leader-elect", "act only while holding the Lease", "true", **_SWITCH)
     flag("lease-name", "the name of the Lease", "pinnace-operators")
     flag("identity", "who holds the Lease; the pod's name and a number of chance")

@@ -34,6 +34,9 @@ _SAFE = frozenset(
         "net.ipv4.tcp_keepalive_probes",
         "net.ipv4.tcp_rmem",
         "net.ipv4.tcp_wmem",
+        # Beyond upstream's, as K3s allows them: its load balancer's pods set them.
+        "net.ipv4.ip_forward",
+        "net.ipv6.conf.all.forwarding",
     }
 )
 
