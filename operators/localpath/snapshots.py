@@ -5,8 +5,9 @@ A snapshot is taken before its objects say so, and found again by its name, so a
 killed between two steps goes on where it stopped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from operators.client import ApiError, Client
 from operators.localpath import places, plan
@@ -77,6 +78,7 @@ class Snapshots:
         body = wanted.content(snapshot, chosen, volume=place.name, node=self._state.node)
         content = await self._content(body)
         await self._protect(snapshot)
+        await self._name_class(snapshot, chosen)
         key = wanted.key_of(snapshot)
         await self._tell.normal(
             snapshot,
@@ -119,9 +121,12 @@ class Snapshots:
         return places.locate(volume, self._state.bases(), node=self._state.node, shared=False)
 
     async def _is_of_our_class(self, snapshot: Object) -> bool:
-        name = snapshot["spec"].get("volumeSnapshotClassName")
-        found = await read(self._client, f"{wanted.CLASSES}/{name}") if name else None
-        return found is not None and found["driver"] == PROVISIONER
+        """Where there is no claim, only the class tells whose the snapshot is."""
+        listed = await self._client.get(wanted.CLASSES)
+        try:
+            return wanted.choose_class(snapshot, listed["items"]) is not None
+        except StorageError:
+            return False
 
     async def _content(self, body: Object) -> Object:
         path = f"{wanted.CONTENTS}/{body['metadata']['name']}"
@@ -142,6 +147,12 @@ class Snapshots:
         if bound.items() <= status.items():
             return
         await self._client.merge(f"{path}/status", {"status": {**bound, "readyToUse": False}})
+
+    async def _name_class(self, snapshot: Object, chosen: Mapping[str, Any]) -> None:
+        """The default class that was taken is written down, as the snapshot controller does."""
+        if not snapshot["spec"].get("volumeSnapshotClassName"):
+            spec = {"volumeSnapshotClassName": chosen["metadata"]["name"]}
+            await self._client.merge(wanted.path_of(snapshot), {"spec": spec})
 
     async def _ready(
         self, snapshot: Object, content: Object, taken: tuple[str, Copied], size: int

@@ -535,6 +535,8 @@ def test_a_retained_snapshot_is_bound_again_by_its_handle(cluster: Cluster) -> N
     bound(cluster, claim)
     first = take_snapshot(cluster, claim)
     ready = cluster.until(SNAPSHOTS, first, lambda s: status(s).get("readyToUse") is True)
+    assert ready is not None
+    assert ready["spec"]["volumeSnapshotClassName"] == "local-path"  # the default one
     name = status(ready)["boundVolumeSnapshotContentName"]
     handle = status(cluster.get(f"{CONTENTS}/{name}"))["snapshotHandle"]
     cluster.merge(f"{CONTENTS}/{name}", {"spec": {"deletionPolicy": "Retain"}})
@@ -569,11 +571,12 @@ def test_a_retained_snapshot_is_bound_again_by_its_handle(cluster: Cluster) -> N
     assert list((storage(cluster) / ".pinnace" / "snapshots").iterdir()) == []
 
 
-def test_a_snapshot_of_nothing_says_so(cluster: Cluster) -> None:
+@pytest.mark.parametrize("named", [{"volumeSnapshotClassName": "local-path"}, {}])
+def test_a_snapshot_of_nothing_says_so(cluster: Cluster, named: dict[str, str]) -> None:
     claim = add_claim(cluster, add_class(cluster), node="")
     name = f"snapshot-{next(NUMBERS)}"
     source = {"persistentVolumeClaimName": "none-such"}
-    spec = {"source": source, "volumeSnapshotClassName": "local-path"}
+    spec = {"source": source, **named}
     head = {"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot"}
     cluster.create(SNAPSHOTS, {**head, "metadata": {"name": name}, "spec": spec})
     failed = cluster.until(SNAPSHOTS, name, lambda s: "error" in status(s))
