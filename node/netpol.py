@@ -52,6 +52,8 @@ def _question(pod: str, given: Mapping[str, str]) -> dict[str, Any]:
         return name if "/" in name or _is_address(name) else f"{namespace}/{name}"
 
     port = given.get("port", "0" if not {"from", "to"} & given.keys() else "")
+    if not port:
+        raise UsageError("--from and --to need --port too: the port that the target pod listens at")
     if not port.isdecimal() or int(port) > 65535:
         raise UsageError("--port takes a number: the port that the target pod listens at")
     found: dict[str, Any] = {"pod": qualified(pod), "port": int(port)}

@@ -217,6 +217,11 @@ def test_the_command_refuses_in_one_line(words: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_port_that_is_missing_is_asked_for() -> None:
+    with pytest.raises(UsageError, match="need --port too"):
+        netpol.parse(["explain", "a", "--to=b"])
+
+
 def test_without_an_operator_the_command_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does pinnace run"):
         netpol.run({"pod": "a/b"}, tmp_path, lambda _: None)
