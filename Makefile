@@ -25,7 +25,8 @@ test: setup-dev lint ## Set up what is missing; style, types, then every test
 	@echo "== tests on the real kernel and the real containerd"
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/host
 	@echo "== tests of the whole node"
-	$(BIN)/python -m pytest -q tests/e2e
+	@# A folder with a short name: sockets lie deep within it, and their paths must not be long.
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --basetemp=$$(mktemp -d /tmp/p-XXXX)/t tests/e2e
 
 test-upstream: setup-dev ## Build upstream's Kubernetes (needs Go, takes minutes), and test the operators on it
 	$(BIN)/python -m tests.upstream.build

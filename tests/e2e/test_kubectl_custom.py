@@ -204,11 +204,18 @@ def test_removing_the_definition_removes_its_objects_and_its_kind(node: Node) ->
     assert "rafts" not in served
 
 
-def test_rules_that_are_not_evaluated_are_warned_of(node: Node) -> None:
+def test_rules_in_cel_are_checked_and_evaluated(node: Node) -> None:
     rule = '{type: integer, x-kubernetes-validations: [{rule: "self < 9"}], minimum: 1,'
-    dry = ("apply", "--dry-run=server", "-f", "-")
-    done = node.kubectl(*dry, input=DEFINITION.replace("{type: integer, minimum: 1,", rule))
-    assert done.stderr == (
-        "Warning: x-kubernetes-validations: rules in CEL are kept but not evaluated by this "
-        "server\n"
-    )
+    other = DEFINITION.replace("boat", "sail").replace("Boat", "Sail").replace("bt", "sl")
+    other = other.replace("categories: [fleet]", "categories: []")
+    ruled = other.replace("{type: integer, minimum: 1,", rule)
+    done = node.kubectl("apply", "-f", "-", input=ruled.replace("self < 9", "self <"), check=False)
+    assert "compilation failed: ERROR: <input>:1:7: Syntax error" in done.stderr
+    node.apply(ruled)
+    node.kubectl("wait", "crd/sails.e2e.example", "--for=condition=Established", "--timeout=20s")
+    sail = BOAT.replace("Boat", "Sail")
+    node.apply(sail, "--namespace=default")
+    patch = ("patch", "sail", "pinnace", "--type=merge", "-p", '{"spec": {"crew": 12}}')
+    done = node.kubectl("--namespace=default", *patch, check=False)
+    assert "spec.crew: Invalid value: 12: failed rule: self < 9" in done.stderr
+    node.kubectl("delete", "crd", "sails.e2e.example", "--timeout=20s")
