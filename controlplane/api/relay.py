@@ -6,6 +6,7 @@ a pipe to the pod's kubelet (client certificate of kube-apiserver) or to the pod
 itself. An answer that a kubelet refuses becomes a Status.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -45,14 +46,18 @@ _CONNECT_SECONDS = 30.0
 
 
 class KubeletRelay:
-    """Its mutable state is the client session, made at the first use."""
+    """Its mutable state: the client session, made at the first use, and who reads logs."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._session: aiohttp.ClientSession | None = None
         self._insecure: ssl.SSLContext | None = None
+        self._reading: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
+        """A log that is followed never ends by itself; the listener would wait for it."""
+        for task in self._reading:
+            task.cancel()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -64,7 +69,13 @@ class KubeletRelay:
         if pod is None:
             raise not_found("pods", call.name)
         if call.subresource == "log":
-            return await self._log(request, call, pod)
+            task = asyncio.current_task()
+            assert task is not None
+            self._reading.add(task)
+            try:
+                return await self._log(request, call, pod)
+            finally:
+                self._reading.discard(task)
         self._authorize_create(request, call)
         match call.subresource:
             case "portforward":

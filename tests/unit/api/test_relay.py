@@ -23,6 +23,11 @@ class Kubelet:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.asked.append(request.path_qs)
+        if request.query.get("follow"):
+            log = web.StreamResponse()
+            await log.prepare(request)
+            await log.write(b"line 1\n")
+            await asyncio.Event().wait()
         if request.path.startswith("/containerLogs/"):
             return web.Response(text="line 1\nline 2\n")
         if request.path.startswith("/exec/"):
@@ -47,7 +52,7 @@ class Kubelet:
 async def cluster() -> AsyncIterator[tuple[Served, Kubelet]]:
     """A server that knows one node, one running pod and one service, all on one fake."""
     kubelet = Kubelet()
-    runner = web.ServerRunner(web.Server(kubelet.handle))
+    runner = web.ServerRunner(web.Server(kubelet.handle, handler_cancellation=True))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -105,6 +110,19 @@ async def test_logs_come_from_the_node_with_the_options() -> None:
         assert await answer.text() == "line 1\nline 2\n"
         assert answer.content_type == "text/plain"
         assert kubelet.asked == ["/containerLogs/default/p/c?tailLines=2"]
+
+
+async def test_a_log_that_is_followed_ends_when_the_server_stops() -> None:
+    async with (
+        cluster() as (served, _),
+        aiohttp.ClientSession() as http,
+        http.get(f"{served.url}{POD}/log?follow=true") as answer,
+    ):
+        assert await answer.content.readline() == b"line 1\n"
+        await served.api.stop()  # the listener, which would cut it off at last, still runs
+        async with asyncio.timeout(10):
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
 
 
 async def test_exec_passes_frames_both_ways() -> None:
