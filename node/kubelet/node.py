@@ -222,7 +222,8 @@ class NodeAgent:
         if not is_due and _same(old, status):
             return
         was_ready = _ready_of(old)
-        body = {"status": {key: v for key, v in status.items() if is_due or old.get(key) != v}}
+        changed = {k: v for k, v in status.items() if is_due or _differs(old, k, v)}
+        body = {"status": changed}
         name = self._config.node_name
         try:
             self._node = await self._client.patch(
@@ -349,11 +350,15 @@ def _ready_of(status: Mapping[str, Any]) -> str:
     return next(found, "")
 
 
+def _differs(old: Mapping[str, Any], key: str, value: Any) -> bool:
+    """The server keeps nothing of what is empty."""
+    return (old.get(key) or None) != (value or None)
+
+
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Equal, but for the heartbeat itself and the conditions of others."""
-    for key, value in new.items():
-        if key != "conditions" and old.get(key) != value:
-            return False
+    if any(key != "conditions" and _differs(old, key, value) for key, value in new.items()):
+        return False
     known = {c["type"]: c for c in old.get("conditions", ())}
     return all(
         all(known.get(c["type"], {}).get(k) == c[k] for k in ("status", "reason", "message"))
