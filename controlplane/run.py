@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from controlplane.api.app import ApiServer
@@ -41,6 +42,7 @@ from controlplane.store import compaction
 from controlplane.store.sqlite import SqliteStore
 
 LOG = logging.getLogger(__name__)
+_PATIENCE = 8.0  # seconds to stop in; the daemon has ten
 OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
@@ -86,10 +88,28 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
         working = [tasks.create_task(work) for work in _work(base, client)]
         ready()
         await stop.wait()
+        asyncio.get_running_loop().call_later(_PATIENCE, _tell_who_runs)
         await api.stop()
         await listener.stop()
         for task in (*working, following):
             task.cancel()
+
+
+def _tell_who_runs() -> None:
+    """Before the daemon loses its patience: where those stand who have not ended."""
+    for task in asyncio.all_tasks():
+        frames = [f"{f.f_code.co_name}:{f.f_lineno}" for f in _frames(task)]
+        LOG.warning("has not ended: %s at %s", task.get_name(), " < ".join(frames))
+
+
+def _frames(task: "asyncio.Task[Any]") -> list[FrameType]:
+    """From the innermost out, through what each awaits."""
+    found: list[FrameType] = []
+    waited: Any = task.get_coro()
+    while waited is not None and (frame := getattr(waited, "cr_frame", None)) is not None:
+        found.insert(0, frame)
+        waited = waited.cr_await
+    return found
 
 
 def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any, None]]:
