@@ -62,7 +62,7 @@ spec:
 Say = Callable[[str], None]
 
 
-def run(say: Say, *, seconds: int = 120) -> list[Row]:
+def run(say: Say = say_on_stderr, *, seconds: int = 120) -> list[Row]:
     """Name, value, unit and note of each thing measured."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
@@ -165,5 +165,5 @@ def _sizes(folder: Path) -> dict[str, tuple[int, int]]:
 
 if __name__ == "__main__":
     SECONDS = int(sys.argv[1]) if len(sys.argv) > 1 else 120
-    for name, value, unit, note in run(say_on_stderr, seconds=SECONDS):
+    for name, value, unit, note in run(seconds=SECONDS):
         sys.stdout.write(f"{name:40} {value:12,.3f} {unit:12} {note}\n")

@@ -2,7 +2,7 @@
 Measure everything and write docs/benchmarks.md: ``python -m tests.bench.report [--quick]``.
 
 Each area runs in a process of its own, so that none measures what another left
-behind. Needs root, a machine that is otherwise idle, and under ten minutes
+behind. Needs root, a machine that is otherwise idle, and some twenty minutes
 (``--quick``: under three, and it writes to standard output instead).
 """
 
@@ -23,7 +23,7 @@ from tests.bench.bench_api import Row
 
 ROOT = Path(__file__).parent.parent.parent
 REPORT = ROOT / "docs" / "benchmarks.md"
-LIMIT = 180.0  # seconds, of an area
+LIMIT = 300.0  # seconds, of an area
 NODE_LIMIT = 420.0
 # The parts, after the whole node.
 AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
@@ -32,6 +32,7 @@ AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
     "helm": "Helm",
     "operators": "Operators",
     "netpol": "Network policies",
+    "idle": "At rest, with twenty charts, services and volumes",
 }
 PLACED = {
     "scheduler.1_node": "placing, 1 node",
