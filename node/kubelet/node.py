@@ -1,8 +1,9 @@
 """
 The Node object of this machine and its Lease: registered at the start, kept true, seldom written.
 
-The Lease says every 10 s that the node lives (it is volatile on the server); the status is
-written when something changed, else every 5 minutes. Source: KEP-589.
+The Lease says every 10 s that the node lives (it is volatile on the server). The status is looked
+at with it, and whole every 5 minutes, and written when something changed; the heartbeats in it
+alone are worth a write, which reaches the disk, twice a day. Source: KEP-589.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ _BEAT = 10.0  # seconds
 _UNREADY_BEAT = 0.25  # while the runtime or its network is not ready: containerd tells nobody
 _UNREADY_CALM = 2.0
 _LEASE_SECONDS = 40
-_STATUS_EVERY = timedelta(minutes=5)
+_LOOK_EVERY = timedelta(minutes=5)  # at what seldom changes
+_WRITE_EVERY = timedelta(hours=12)
 _IMAGES = 50
 _ROLES = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
@@ -56,6 +58,7 @@ class NodeAgent:
         self._lease: Object | None = None
         self._written_at: datetime | None = None
         self._described: dict[str, Any] | None = None
+        self._described_at: datetime | None = None
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()  # the node was reported Ready once
 
@@ -156,8 +159,9 @@ class NodeAgent:
         whole = await asyncio.to_thread(facts.capacity, config.data_dir, config.max_pods)
         try:
             runtime, error = await self._runtime.status(), ""
-            if self._described is None or self._is_due(self._clock()):
-                self._described = await self._describe()
+            now = self._clock()
+            if self._described is None or _is_past(self._described_at, _LOOK_EVERY, now):
+                self._described, self._described_at = await self._describe(), now
         except RuntimeFailure as err:
             runtime, error = None, str(err)
         return {
@@ -171,7 +175,7 @@ class NodeAgent:
         }
 
     async def _describe(self) -> dict[str, Any]:
-        """What seldom changes is asked only when the status is due: identity and images."""
+        """What seldom changes, and is seldom asked: identity and images."""
         version = await self._runtime.version()
         images = sorted(await self._runtime.images(), key=lambda i: -i.size)[:_IMAGES]
         info = await asyncio.to_thread(facts.identity)
@@ -188,10 +192,6 @@ class NodeAgent:
                 if image.digests or image.tags
             ],
         }
-
-    def _is_due(self, now: datetime) -> bool:
-        """A clock that was set back must not silence the node."""
-        return self._written_at is None or abs(now - self._written_at) >= _STATUS_EVERY
 
     def _conditions(self, runtime: RuntimeStatus | None, error: str) -> list[dict[str, Any]]:
         if runtime is None:
@@ -218,7 +218,7 @@ class NodeAgent:
 
     async def _report(self, status: Mapping[str, Any]) -> None:
         now, old = self._clock(), self._node.get("status", {})
-        is_due = self._is_due(now)
+        is_due = _is_past(self._written_at, _WRITE_EVERY, now)
         if not is_due and _same(old, status):
             return
         was_ready = _ready_of(old)
@@ -343,6 +343,11 @@ def _condition(
         "lastHeartbeatTime": now,
         "lastTransitionTime": old["lastTransitionTime"] if same and old else now,
     }
+
+
+def _is_past(since: datetime | None, span: timedelta, now: datetime) -> bool:
+    """A clock that was set back must not silence the node."""
+    return since is None or abs(now - since) >= span
 
 
 def _ready_of(status: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,24 @@ async def test_a_heartbeat_writes_the_lease_and_nothing_else(machine: Machine) -
     assert machine.api.writes == [("update", "leases")]
 
 
-async def test_the_status_is_written_every_five_minutes(machine: Machine) -> None:
-    machine.clock.now += timedelta(minutes=5)
+def is_renewed(machine: Machine, before: str) -> bool:
+    lease = machine.api._objects[LEASES, "kube-node-lease", "n1"]
+    return bool(lease["spec"]["renewTime"] != before)
+
+
+async def test_heartbeats_alone_are_written_twice_a_day(machine: Machine) -> None:
+    lease = LEASES, "kube-node-lease", "n1"
+    for hours in (1, 11):
+        machine.api.writes.clear()
+        renewed = machine.api._objects[lease]["spec"]["renewTime"]
+        machine.clock.now = datetime(2026, 3, 1, hours, tzinfo=UTC)
+        machine.agent.runtime_changed()
+        await machine.api.until(partial(is_renewed, machine, renewed))
+        assert machine.api.writes == [("update", "leases")]
+    machine.clock.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     machine.agent.runtime_changed()
     await machine.api.until(
-        lambda: machine.condition("Ready")["lastHeartbeatTime"] == "2026-03-01T00:05:00Z"
+        lambda: machine.condition("Ready")["lastHeartbeatTime"] == "2026-03-01T12:00:00Z"
     )
     assert machine.condition("Ready")["lastTransitionTime"] == "2026-03-01T00:00:00Z"
 
