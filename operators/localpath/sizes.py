@@ -62,7 +62,9 @@ def make_arguments(image: str, claim: int, owner: str) -> list[str]:
     The image is a hole from end to end, hence prezeroed: nothing is written that would be zero,
     neither now nor by the kernel later. No blocks are kept for root.
     """
-    return _arguments(image, claim, owner, "nodiscard,assume_storage_prezeroed=1")
+    # Without what newer programs put in by themselves: the other slot's kernel may not know it.
+    arguments = _arguments(image, claim, owner, "nodiscard,assume_storage_prezeroed=1")
+    return [*arguments[:-1], "-O", "^orphan_file", arguments[-1]]
 
 
 def older_arguments(image: str, claim: int, owner: str) -> list[str]:

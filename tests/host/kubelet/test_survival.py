@@ -116,7 +116,7 @@ async def test_images_that_are_used_or_came_with_the_appliance_are_never_removed
     socket = node.containerd.socket
     record = node.config.data_dir / "images.json"
     loader = Preloader(node.config.images_dir, socket, record, node.runtime)
-    assert await loader.pinned() == {pause}
+    assert pause in await loader.pinned()  # newer ones name it by its content, too
     keeper = Housekeeper(node.kubelet, node.runtime, lambda: datetime.now(UTC), kept=loader.pinned)
     assert await keeper.reclaim(0) == 0
     assert await keeper.reclaim(None) == 1
