@@ -149,9 +149,6 @@ def test_names_are_found_from_a_pod(cluster: Space) -> None:
 
 
 def test_data_outlives_the_pod_that_wrote_it(cluster: Space) -> None:
-    classes = cluster.node.get("storageclasses")["items"]
-    if "local-path" not in {item["metadata"]["name"] for item in classes}:
-        pytest.skip("the node has no StorageClass local-path")
     cluster.apply(f"{CLAIM}---{WRITER}")
     cluster.wait("pod/keeper", "--for=condition=Ready", timeout=60)
     cluster.kubectl("exec", "keeper", "--", "sh", "-c", "echo kept > /data/file")

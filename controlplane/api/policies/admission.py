@@ -13,14 +13,14 @@ from typing import Any
 
 from controlplane.api import pipeline
 from controlplane.api.admission.plugin import Plugin, refused
+from controlplane.api.admission.versions import seen, take, versions_of
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.api.call import Parts
 from controlplane.api.policies.matching import Bound, ParameterError, bound, parameters
-from controlplane.api.present import objects_in
 from controlplane.api.webhooks.asking import asker
 from controlplane.api.webhooks.review import described
 from controlplane.client.base import Object
-from controlplane.objects import patch, strategic, walk
+from controlplane.objects import patch, strategic
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Kind, Resource
 from controlplane.objects.resources import (
@@ -61,8 +61,7 @@ class _Policies(Plugin):
         found = request.reads.list(self.policies)
         if not found or request.kind.group == _EXEMPT:
             return ()
-        same = (request.kind.group, request.kind.plural)
-        versions = [k for k in self._parts().kinds if (k.group, k.plural) == same]
+        versions = versions_of(self._parts(), request.kind)
         return bound(found, request.reads.list(self.bindings), request, versions)
 
     async def _scopes(self, one: Bound, request: AdmissionRequest) -> list[Any]:
@@ -73,7 +72,7 @@ class _Policies(Plugin):
             found = parameters(one, request, self._parts().kinds)
         except ParameterError as err:
             raise _Failed(f"failed to configure binding: {err}") from err
-        obj, old = await self._seen(request, one.kind)
+        obj, old = await seen(self._parts(), request, one.kind)
         values = {
             "object": obj,
             "oldObject": old,
@@ -86,18 +85,6 @@ class _Policies(Plugin):
             return [scope for scope in scopes if scope.meets()]
         except cel.ConditionError as err:
             raise _Failed(str(err)) from err
-
-    async def _seen(
-        self, request: AdmissionRequest, kind: Kind
-    ) -> tuple[Object | None, Object | None]:
-        if kind is request.kind or request.subresource not in ("", "status"):
-            return request.object, request.old
-        new, old = request.object, request.old
-        shown = [
-            (await objects_in(self._parts(), kind, [obj]))[0] if obj is not None else None
-            for obj in (new, old)
-        ]
-        return shown[0], shown[1]
 
     def _namespace(self, request: AdmissionRequest) -> Object | None:
         if not request.kind.namespaced:
@@ -206,13 +193,13 @@ class MutatingPolicies(_Policies):
         cel = importlib.import_module(_CEL)
         field = "jsonPatch" if mutation.get("patchType") == "JSONPatch" else "applyConfiguration"
         text = (mutation.get(field) or {}).get("expression") or ""
-        obj, _ = await self._seen(request, one.kind)
+        obj, _ = await seen(self._parts(), request, one.kind)
         try:
             change = cel.plain(scope.value(text))
             new = self._changed(one.kind, pipeline.copy(obj or {}), change)
+            await take(self._parts(), request, one.kind, new)
         except (cel.CelError, StatusError) as err:
             raise _Failed(f"expression '{text}' resulted in error: {err}") from err
-        await self._take(request, one.kind, new)
 
     def _changed(self, kind: Kind, obj: dict[str, Any], change: Any) -> dict[str, Any]:
         if isinstance(change, list):
@@ -224,19 +211,3 @@ class MutatingPolicies(_Policies):
             merged: dict[str, Any] = patch.merge_patch(obj, change)
             return merged
         return strategic.strategic_patch(obj, change, self._parts().schemas.of(kind))
-
-    async def _take(self, request: AdmissionRequest, kind: Kind, new: dict[str, Any]) -> None:
-        parts = self._parts()
-        if kind is not request.kind:
-            new = (await objects_in(parts, request.kind, [new]))[0]
-        try:
-            new, _ = walk.decode(new, parts.schemas.of(request.kind), strict=False)
-        except StatusError as err:
-            raise _Failed(err.message) from err
-        pipeline.default(parts.schemas, request.kind, new)
-        if request.object is None or patch.same(new, request.object):
-            return
-        if request.unchanged is None:
-            request.unchanged = pipeline.copy(request.object)
-        request.object.clear()
-        request.object.update(new)

@@ -14,11 +14,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from controlplane.api import pipeline
 from controlplane.api.admission.plugin import Plugin, refused
+from controlplane.api.admission.versions import seen, take, versions_of
 from controlplane.api.base import AdmissionRequest, Operation
 from controlplane.api.call import Parts
-from controlplane.api.present import objects_in
 from controlplane.api.webhooks import rules
 from controlplane.api.webhooks.asking import asker
 from controlplane.api.webhooks.caller import Caller, CallError
@@ -31,8 +30,7 @@ from controlplane.api.webhooks.review import (
     version_of,
 )
 from controlplane.api.webhooks.rules import Hook
-from controlplane.client.base import Object
-from controlplane.objects import patch, walk
+from controlplane.objects import patch
 from controlplane.objects.errors import StatusError, bad_request, internal
 from controlplane.objects.kinds import Kind, Resource
 from controlplane.objects.meta import uid as random_uid
@@ -63,18 +61,13 @@ class _Webhooks(Plugin):
         found = request.reads.list(self.configurations)
         return rules.hooks_of(found) if found and not rules.is_exempt(request) else ()
 
-    def _versions(self, kind: Kind) -> list[Kind]:
-        """The kind in every version that is served."""
-        same = (kind.group, kind.plural)
-        return [k for k in self._parts().kinds if (k.group, k.plural) == same]
-
     async def _meets(self, hook: Hook, request: AdmissionRequest, kind: Kind) -> bool:
         """Its conditions; 403 where they have no value and failing means refusing."""
         conditions = hook.settings.get("matchConditions")
         if not conditions:
             return True
         cel = importlib.import_module("controlplane.objects.cel.conditions")
-        obj, old = await self._in(request, kind)
+        obj, old = await seen(self._parts(), request, kind)
         variables = {
             "object": obj,
             "oldObject": old,
@@ -95,7 +88,7 @@ class _Webhooks(Plugin):
         uid = random_uid(os.urandom(16))
         try:
             version = version_of(hook.settings)
-            obj, old = await self._in(request, kind)
+            obj, old = await seen(self._parts(), request, kind)
             body = review(request, kind, uid=uid, version=version, obj=obj, old=old)
             client = hook.settings.get("clientConfig") or {}
             answer = await self._caller.post(client, body, seconds=hook.seconds)
@@ -108,19 +101,6 @@ class _Webhooks(Plugin):
         if not said.allowed:
             raise denial(hook.name, said.status)
         return said.patch
-
-    async def _in(
-        self, request: AdmissionRequest, kind: Kind
-    ) -> tuple[Object | None, Object | None]:
-        """The new and the old object in the version that the webhook knows."""
-        if kind is request.kind or request.subresource not in ("", "status"):
-            return request.object, request.old
-        given = [obj for obj in (request.object, request.old) if obj is not None]
-        shown: list[Object | None] = list(await objects_in(self._parts(), kind, given))
-        return (
-            shown.pop(0) if request.object is not None else None,
-            shown.pop(0) if request.old is not None else None,
-        )
 
 
 def _fail(hook: Hook, err: _Failed) -> None:
@@ -137,11 +117,13 @@ class MutatingWebhooks(_Webhooks):
 
     async def mutate(self, request: AdmissionRequest) -> None:
         again = request.again
-        for hook in self._concerned(request):
+        hooks = self._concerned(request)
+        versions = versions_of(self._parts(), request.kind) if hooks else ()
+        for hook in hooks:
             # Again only those that asked for it, and that had their turn before a change.
             if again is not None and hook.key not in again:
                 continue
-            kind = rules.kind_for(hook, request, self._versions(request.kind))
+            kind = rules.kind_for(hook, request, versions)
             if kind is None or not await self._meets(hook, request, kind):
                 continue
             try:
@@ -162,36 +144,15 @@ class MutatingWebhooks(_Webhooks):
             raise internal(f'admission webhook "{hook.name}" {text}')
         if request.subresource == "scale":
             raise internal(f'admission webhook "{hook.name}" attempted to modify a Scale')
-        obj, _ = await self._in(request, kind)
+        parts = self._parts()
+        obj, _ = await seen(parts, request, kind)
         try:
             changed = patch.json_patch(obj or {}, operations)
+            if not isinstance(changed, dict) or not isinstance(changed.get("metadata"), dict):
+                raise internal("the patch of a webhook leaves no object")
+            return await take(parts, request, kind, changed)
         except StatusError as err:
-            raise internal(err.message) from err
-        new = await self._taken(request, kind, changed)
-        if patch.same(new, request.object):
-            return False
-        if request.unchanged is None:
-            request.unchanged = pipeline.copy(request.object)
-        # In place: the steps that follow hold this object.
-        request.object.clear()
-        request.object.update(new)
-        return True
-
-    async def _taken(self, request: AdmissionRequest, kind: Kind, changed: Any) -> dict[str, Any]:
-        """A patched object in the request's version: without unknown fields, with defaults."""
-        parts = self._parts()
-        if not isinstance(changed, dict) or not isinstance(changed.get("metadata"), dict):
-            raise internal("the patch of a webhook leaves no object")
-        if kind is not request.kind:
-            changed = (await objects_in(parts, request.kind, [changed]))[0]
-        if request.subresource not in ("", "status"):
-            return dict(changed)
-        try:
-            new, _ = walk.decode(changed, parts.schemas.of(request.kind), strict=False)
-        except StatusError as err:
-            raise internal(err.message) from err
-        pipeline.default(parts.schemas, request.kind, new)
-        return new
+            raise internal(err.message.removeprefix("Internal error occurred: ")) from err
 
 
 class ValidatingWebhooks(_Webhooks):
@@ -203,7 +164,7 @@ class ValidatingWebhooks(_Webhooks):
         hooks = self._concerned(request)
         if not hooks:
             return
-        versions = self._versions(request.kind)
+        versions = versions_of(self._parts(), request.kind)
         concerned = [(h, kind) for h in hooks if (kind := rules.kind_for(h, request, versions))]
         asked = [
             self._verdict(hook, request, kind)
