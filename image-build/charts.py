@@ -27,7 +27,7 @@ _EXAMPLE = """\
 #
 #   kubectl apply -f examples/hello.yaml
 #   kubectl get helmchart -n kube-system hello
-#   curl http://<address of the node>/
+#   curl http://<address of the node>:8080/
 #
 # Change the message below and apply again: the page changes. Delete it: all goes.
 # Written by image-build/charts.py; the chart within is charts/hello.
@@ -42,6 +42,9 @@ spec:
   valuesContent: |
     message: "Hello from Pinnace"
     replicaCount: 1
+    # Port 80 of the node is the ingress controller's, Traefik's.
+    service:
+      port: 8080
   # The packed chart, in base64. Instead: repo, chart and version, or an oci:// address in chart.
   chartContent: |-
 {content}

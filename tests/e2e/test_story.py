@@ -87,12 +87,13 @@ def test_the_page_is_served_on_every_kind_of_address(node: Node, chart: Any) -> 
 
 
 def test_a_second_pod_reaches_it_by_name(node: Node, chart: Any) -> None:
-    name = service(node)["metadata"]["name"]
+    body = service(node)
+    name, port = body["metadata"]["name"], body["spec"]["ports"][0]["port"]
     image = "docker.io/library/busybox:1.35"
     node.kubectl("run", "client", f"--image={image}", "--", "sleep", "3600")
     node.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
     for host in (name, f"{name}.default", f"{name}.default.svc.cluster.local"):
-        assert node.exec("client", "wget", "-qO-", f"http://{host}/")
+        assert node.exec("client", "wget", "-qO-", f"http://{host}:{port}/")
     node.kubectl("delete", "pod", "client", "--now")
 
 

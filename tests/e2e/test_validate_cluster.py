@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import Space, a_space
-from tests.e2e.node import ADDRESS, Node
+from tests.e2e.node import ADDRESS, ROOT, Node
 
 BUSYBOX = "docker.io/library/busybox:1.35"
 WEB = """
@@ -135,6 +135,13 @@ def test_a_daemon_set_has_a_pod_on_every_node(cluster: Space) -> None:
     status = cluster.get("daemonset", "everywhere")["status"]
     nodes = len(cluster.node.get("nodes")["items"])
     assert (status["desiredNumberScheduled"], status["numberReady"]) == (nodes, nodes)
+
+
+def test_the_first_example_is_served_beside_the_ingress_controller(whole: Node) -> None:
+    example = str(ROOT / "examples" / "hello.yaml")
+    whole.kubectl("apply", "-f", example)
+    whole.until(lambda: "Hello from Pinnace" in whole.http(f"http://{ADDRESS}:8080/"))
+    whole.kubectl("delete", "-f", example, "--timeout=60s")
 
 
 def test_names_are_found_from_a_pod(cluster: Space) -> None:

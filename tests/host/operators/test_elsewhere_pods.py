@@ -103,7 +103,7 @@ def test_a_chart_becomes_a_page_at_the_address_of_the_node(node: Foreign) -> Non
     node.kubectl("wait", *chart, "--for=condition=Ready", "--timeout=60s")
     # Its Service is of type LoadBalancer: a DaemonSet of servicelb forwards to it.
     node.until(lambda: ADDRESS in node.kubectl("get", "service", "hello").stdout)
-    node.until(lambda: "Hello from Pinnace" in node.http(f"http://{ADDRESS}/"))
+    node.until(lambda: "Hello from Pinnace" in node.http(f"http://{ADDRESS}:8080/"))
     [forwarding] = node.get("daemonsets", "-n", SPACE, "-l", SERVICE)["items"]
     assert forwarding["metadata"]["name"].startswith("svclb-hello-")
 
