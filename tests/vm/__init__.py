@@ -1,0 +1,1 @@
+"""The image, booted: QEMU with emulated processors, power cuts included."""
