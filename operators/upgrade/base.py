@@ -48,6 +48,7 @@ class Offer:
     url: str  # of the bundle; a path where the channel is a folder
     sha256: str  # hex; "" where the source does not say
     size: int  # bytes; 0 where the source does not say
+    serial: int = 0  # of the signed channel that said so; 0: of something without a number
 
 
 class OfferError(Exception):
@@ -55,14 +56,21 @@ class OfferError(Exception):
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.reason = reason  # ChannelUnreachable, BadSignature, NoSuchVersion, NoBundleForBoard
+        # ChannelUnreachable, BadSignature, BadChannel (it is signed and makes no sense), OldChannel
+        # (replayed: its serial went back), ChannelExpired, NoSuchVersion, NoBundleForBoard
+        self.reason = reason
 
 
 class Channels(Protocol):
-    async def offers(self, spec: Mapping[str, Any], boards: Sequence[str]) -> Mapping[str, Offer]:
+    async def offers(
+        self, spec: Mapping[str, Any], boards: Sequence[str], *, serial: int = 0
+    ) -> Mapping[str, Offer]:
         """
         By board; ``spec`` is that of an UpgradePlan (version, channel, source, channelKey).
 
+        The board "" stands for nodes that a Job upgrades: their offer is a version alone.
+        ``serial``: the largest that this plan's channel ever had (kept in the plan's status,
+        ``status.channelSerial``, together with the channel it is of); a smaller one is refused.
         Raises :class:`OfferError`.
         """
         ...
