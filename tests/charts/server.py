@@ -6,9 +6,7 @@ on stdout, as one line of JSON, where and with which authority. It ends with its
 ``/open/`` everybody reads, below ``/closed/`` and ``/v2/closed/`` only ``user`` with ``pass``.
 """
 
-import datetime as dt
 import hashlib
-import ipaddress
 import json
 import ssl
 import sys
@@ -17,17 +15,12 @@ from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from tests.charts import packing
+from tests.fakes.tls import self_signed
 
 VERSIONS = ("1.0.0", "1.1.0", "2.0.0-rc.1")
 BASIC = "Basic " + b64encode(b"user:pass").decode()
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-NEVER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
 def digest(data: bytes) -> str:
@@ -110,43 +103,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def certificate(folder: Path) -> tuple[Path, str, str]:
-    """One certificate that signs itself, for the servers and for the client: file, PEM, key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "charts")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(LONG_AGO)
-        .not_valid_after(NEVER)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    path = folder / "server.pem"
-    path.write_bytes(pem + private)
-    return path, pem.decode(), private.decode()
-
-
 def main(folder: Path) -> int:
-    path, pem, key = certificate(folder)
+    made = self_signed()
+    path = made.write(folder / "server.pem")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(path)
     mutual = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     mutual.load_cert_chain(path)
     mutual.load_verify_locations(path)
     mutual.verify_mode = ssl.CERT_REQUIRED
-    said: dict[str, object] = {"ca": pem, "key": key}
+    said: dict[str, object] = {"ca": made.certificate, "key": made.key}
     for name, context in (("plain", None), ("tls", tls), ("mutual", mutual)):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if context is not None:

@@ -3,17 +3,13 @@
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.e2e.conftest import Space, a_space, traefik_serves
 from tests.e2e.node import ADDRESS, ROOT, Node
+from tests.fakes.tls import SelfSigned, self_signed
 
 WEB = """
 apiVersion: v1
@@ -123,30 +119,6 @@ def test_the_example_shows_a_page_by_its_host_name(pages: Space) -> None:
     pages.kubectl("delete", "-f", "-", input=example)
 
 
-def certificate(host: str) -> tuple[str, str]:
-    """A certificate for a host that vouches for itself, and its key; PEM."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return made.public_bytes(serialization.Encoding.PEM).decode(), pem.decode()
-
-
 SECURE = """
 apiVersion: networking.k8s.io/v1
 kind: Ingress
@@ -164,9 +136,9 @@ spec:
 def test_a_secrets_certificate_is_shown_to_who_asks_for_its_host(
     pages: Space, tmp_path: Path
 ) -> None:
-    def put(authority: str, key: str) -> None:
-        (tmp_path / "crt").write_text(authority)
-        (tmp_path / "key").write_text(key)
+    def put(made: SelfSigned) -> None:
+        (tmp_path / "crt").write_text(made.certificate)
+        (tmp_path / "key").write_text(made.key)
         flags = (f"--cert={tmp_path}/crt", f"--key={tmp_path}/key", "--dry-run=client", "-o=yaml")
         pages.apply(pages.kubectl("create", "secret", "tls", "safe", *flags))
 
@@ -174,13 +146,13 @@ def test_a_secrets_certificate_is_shown_to_who_asks_for_its_host(
         answer = ask(pages.node, f"https://{ADDRESS}/", "safe.example.com", authority)
         return answer[:2] == (200, "this is one")
 
-    first, second = certificate("safe.example.com"), certificate("safe.example.com")
-    put(*first)
+    first, second = self_signed("safe.example.com"), self_signed("safe.example.com")
+    put(first)
     pages.apply(SECURE)
-    pages.until(lambda: shown(first[0]))
-    put(*second)
-    pages.until(lambda: shown(second[0]))
-    assert not shown(first[0])
+    pages.until(lambda: shown(first.certificate))
+    put(second)
+    pages.until(lambda: shown(second.certificate))
+    assert not shown(first.certificate)
 
 
 ROUTES = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Space
-from tests.fakes.webhook import certificate
+from tests.fakes.tls import self_signed
 
 # Refuses what is labelled so, marks everything else, and converts doors.
 PROGRAM = """
@@ -94,9 +94,8 @@ spec: {wide: 3}
 @pytest.fixture
 def server(space: Space, tmp_path: Path) -> Iterator[dict[str, object]]:
     """Where the webhook answers, and its authority, for the manifests above."""
-    ca, whole = certificate()
-    path = tmp_path / "webhook.pem"
-    path.write_bytes(whole)
+    made = self_signed()
+    path = made.write(tmp_path / "webhook.pem")
     process = subprocess.Popen(
         [*space.node.namespace.enter, sys.executable, "-c", PROGRAM, str(path)],
         stdout=subprocess.PIPE,
@@ -104,7 +103,7 @@ def server(space: Space, tmp_path: Path) -> Iterator[dict[str, object]]:
     )
     assert process.stdout is not None
     port = process.stdout.readline().strip()
-    bundle = base64.b64encode(ca).decode()
+    bundle = base64.b64encode(made.certificate.encode()).decode()
     yield {"port": port, "ca": bundle, "namespace": space.name}
     process.kill()
     process.communicate()

@@ -1,8 +1,5 @@
 """Charts from a repository and from an address, over TLS with credentials, on this machine."""
 
-import datetime as dt
-import hashlib
-import ipaddress
 import json
 import ssl
 import sys
@@ -10,31 +7,21 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from charts import pack
 from operators.helm.base import HelmError, Job, Source, Target
 from operators.helm.library import Library
 from operators.helm.process import Runner
+from tests.charts.server import BASIC, MANIFEST, Handler, digest
 from tests.fakes.operators_config import config as told
+from tests.fakes.tls import self_signed
 
 ROOT = Path(__file__).parent.parent.parent.parent
 ARCHIVE = pack(ROOT / "charts" / "hello")
-NEVER = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
-
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-
-
-def digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def registry() -> dict[str, bytes]:
@@ -73,12 +60,9 @@ class Repository:
     ca: str
 
 
-class _Handler(BaseHTTPRequestHandler):
-    url = ""
-
+class _Handler(Handler):
     def do_GET(self) -> None:
-        expected = "Basic " + b64encode(b"user:pass").decode()
-        if self.headers.get("Authorization") != expected:
+        if self.headers.get("Authorization") != BASIC:
             return self._answer(401, b"")
         index = (
             "apiVersion: v1\nentries:\n  hello:\n"
@@ -91,59 +75,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _answer(self, code: int, body: bytes) -> None:
-        self.send_response(code)
-        if code == 401:
-            self.send_header("WWW-Authenticate", 'Basic realm="test"')
-        if "/manifests/" in self.path:
-            self.send_header("Content-Type", MANIFEST)
-            self.send_header("Docker-Content-Digest", digest(body))
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-def certificate(folder: Path) -> tuple[Path, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "repository")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(LONG_AGO)
-        .not_valid_after(NEVER)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = folder / "server.pem"
-    path.write_bytes(pem + private)
-    return path, pem.decode()
-
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
-    path, ca = certificate(tmp_path_factory.mktemp("repository"))
+    made = self_signed()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
+    context.load_cert_chain(made.write(tmp_path_factory.mktemp("repository") / "server.pem"))
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield Repository(f"https://127.0.0.1:{server.server_port}", ca)
+        yield Repository(f"https://127.0.0.1:{server.server_port}", made.certificate)
         server.shutdown()
         thread.join()
 
