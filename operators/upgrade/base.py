@@ -8,22 +8,25 @@ operator writes the request; the node's agent, which may write to no other objec
 
     {"plan": "fleet", "uid": "<of the plan>", "version": "v1.36.4+pinnace1",
      "url": "https://…/x.raucb" or "/absolute/path.raucb", "sha256": "<hex>" or "", "size": 0,
+     "attempt": 1,              # a larger one asks again for a version that came to an end
      "stage": "install" | "switch", "soakSeconds": 60, "deadlineSeconds": 900,
      "checks": true,            # the node commits only when the verdict is "passed" as well
      "verdict": "" | "passed" | "failed", "verdictMessage": "",
      "retryFailed": false,      # this version may be tried although it failed before
-     "rollback": false}         # go back to the other slot (failurePolicy RollbackAll)
+     "rollback": false}         # leave "version", which was committed, for the other slot
+                                # (failurePolicy RollbackAll); it ends as RolledBack or Refused
 
 ``upgrade.pinnace.dev/report``::
 
-    {"plan": "fleet", "uid": "…", "version": "v1.36.4+pinnace1", "phase": "Trial",
+    {"plan": "fleet", "uid": "…", "version": "v1.36.4+pinnace1", "attempt": 1, "phase": "Trial",
      "message": "…", "percent": 40, "times": {"Downloading": "2026-11-24T14:00:00Z", …},
      "running": "v1.36.4+pinnace1", "slot": "b", "healthy": true,  # of the trial: its own gate
-     "failed": ["v1.36.5+pinnace1"]}
+     "rollback": false, "failed": ["v1.36.5+pinnace1"]}
 
 Phases, in order: Downloading, Installing, Installed (stage "install" ends here), Switching, Trial,
 Committed; and the ends RolledBack (it was tried and left), Refused (will not help to try
-again), Failed (may be tried again). A request that is taken away before "Switching" is
+again), Failed (may be tried again). A report answers the request whose uid, version, attempt
+and rollback it repeats; one of another request says nothing of this one. A request that is taken away before "Switching" is
 cancelled; later it is not. The labels ``pinnace.dev/version`` and ``pinnace.dev/board``
 say on each node what runs; a node without ``pinnace.dev/board`` is not one of Pinnace's
 (or one without slots) and is upgraded by a Job.
