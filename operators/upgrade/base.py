@@ -26,10 +26,10 @@ operator writes the request; the node's agent, which may write to no other objec
 Phases, in order: Downloading, Installing, Installed (stage "install" ends here), Switching, Trial,
 Committed; and the ends RolledBack (it was tried and left), Refused (will not help to try
 again), Failed (may be tried again). A report answers the request whose uid, version, attempt
-and rollback it repeats; one of another request says nothing of this one. A request that is taken away before "Switching" is
-cancelled; later it is not. The labels ``pinnace.dev/version`` and ``pinnace.dev/board``
-say on each node what runs; a node without ``pinnace.dev/board`` is not one of Pinnace's
-(or one without slots) and is upgraded by a Job.
+and rollback it repeats; one of another request says nothing of this one. A request that is taken
+away before "Switching" is cancelled; later it is not. The labels ``pinnace.dev/version`` and
+``pinnace.dev/board`` say on each node what runs; a node without ``pinnace.dev/board`` is not one
+of Pinnace's (or one without slots) and is upgraded by a Job.
 """
 
 from collections.abc import Mapping, Sequence
