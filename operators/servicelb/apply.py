@@ -228,5 +228,5 @@ def _news(change: Change) -> Iterator[tuple[bool, str, str]]:
     if after and after != before:
         text = f"[{' '.join(before)}] -> [{' '.join(after)}]"
         yield False, "UpdatedLoadBalancer", f"Updated LoadBalancer with new IPs: {text}"
-    elif not after and (before or (fresh and trouble.condition == PORTS_CONDITION)):
+    elif not after and (before or (fresh and trouble.condition != SPEC_CONDITION)):
         yield True, "UnAvailableLoadBalancer", NO_NODES + (f": {fresh}" if fresh else "")

@@ -22,7 +22,8 @@ NAMESPACE_LABEL = "svccontroller.k3s.cattle.io/svcnamespace"
 PRIORITY_ANNOTATION = "svccontroller.k3s.cattle.io/priorityclassname"
 PORTS_CONDITION = "LoadBalancerPortsError"
 SPEC_CONDITION = "LoadBalancerSpecError"
-CONDITIONS = frozenset({PORTS_CONDITION, SPEC_CONDITION})
+NODES_CONDITION = "LoadBalancerNodesError"
+CONDITIONS = frozenset({PORTS_CONDITION, SPEC_CONDITION, NODES_CONDITION})
 _FINISHED = ("Succeeded", "Failed")
 _IPV4: tuple[str, ...] = ("IPv4",)
 

@@ -44,6 +44,20 @@ def placed(service: Service, nodes: Sequence[Node]) -> list[Node]:
     return [node for node in found if not node.taints or _welcome(service, node)]
 
 
+def misplaced(service: Service, nodes: Sequence[Node]) -> str:
+    """Why no node may carry its addresses, whatever becomes ready; "" where one may."""
+    if not nodes or not service.ours or service.problem or placed(service, nodes):
+        return ""
+    if not chosen_by_label(nodes):
+        return "every node has a taint that it does not tolerate"
+    label = "svccontroller.k3s.cattle.io/enablelb=true"
+    pool = f" and svccontroller.k3s.cattle.io/lbpool={service.pool}" if service.pool else ""
+    chosen = [node for node in nodes if node.enabled == "true"]
+    if not any(not service.pool or node.pool == service.pool for node in chosen):
+        return f"no node has the label {label}{pool}"
+    return f"every node with {label}{pool} has a taint that it does not tolerate"
+
+
 def _welcome(service: Service, node: Node) -> bool:
     known = (*OWN_TOLERATIONS, *_OF_DAEMONSETS, *service.tolerations)
     has_it = any(str(address) in service.published for address in node.addresses)

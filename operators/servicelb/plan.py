@@ -14,6 +14,7 @@ from operators.servicelb.claims import Claim, Outcome, PortKey, Refusal, Rivals,
 from operators.servicelb.daemonset import Wanted
 from operators.servicelb.facts import (
     CONDITIONS,
+    NODES_CONDITION,
     PORTS_CONDITION,
     SPEC_CONDITION,
     Address,
@@ -22,7 +23,7 @@ from operators.servicelb.facts import (
     Service,
     Trouble,
 )
-from operators.servicelb.placement import chosen_by_label, placed
+from operators.servicelb.placement import chosen_by_label, misplaced, placed
 
 NO_NODE_PORTS = (
     "externalTrafficPolicy Local needs node ports, and allocateLoadBalancerNodePorts is false"
@@ -73,7 +74,7 @@ def native(world: World, held: Mapping[Claim, str] | None) -> Plan:
     for service in services:
         nodes = [node for node in outcome.granted.get(service.key, ()) if node.ready]
         refused = outcome.refused.get(service.key, ())
-        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused))
+        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused, world))
     return Plan(
         changes=_differing(found),
         held=outcome.held,
@@ -94,10 +95,10 @@ def forwarded(world: World, live: Iterable[str], *, namespace: str, image: str) 
     selecting = chosen_by_label(world.nodes)
     for service in _in_order(world.services):
         if not service.ours:
-            found.append(_change(service, (), ()))
+            found.append(_change(service, (), (), world))
             continue
         if problem := service.problem or _unforwardable(service):
-            found.append(_change(service, (), (), problem))
+            found.append(_change(service, (), (), world, problem=problem))
             continue
         name = daemonset.name_of(service)
         taken = _reserved(service, world)
@@ -111,7 +112,7 @@ def forwarded(world: World, live: Iterable[str], *, namespace: str, image: str) 
         mine = [pod for pod in pods.get(name, ()) if pod.service == service.key]
         nodes = [by_node[pod.node] for pod in mine if pod.ready and pod.node in by_node]
         refused = (*taken, *_stuck(service, mine, world.pods))
-        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused))
+        found.append(_change(service, _with_endpoints(service, nodes, world.local), refused, world))
     return Plan(
         changes=_differing(found),
         held={},
@@ -178,13 +179,20 @@ def _waits(outcome: Outcome) -> Iterable[bool]:
 
 
 def _change(
-    service: Service, addresses: tuple[str, ...], refused: Sequence[Refusal], problem: str = ""
+    service: Service,
+    addresses: tuple[str, ...],
+    refused: Sequence[Refusal],
+    world: World,
+    *,
+    problem: str = "",
 ) -> Change:
     trouble = Trouble()
     if problem := problem or (service.problem if service.ours else ""):
         trouble = Trouble(SPEC_CONDITION, "Invalid", problem)
     elif refused:
         trouble = Trouble(PORTS_CONDITION, "PortConflict", claims.told(refused))
+    elif reason := misplaced(service, world.nodes):
+        trouble = Trouble(NODES_CONDITION, "NoNode", reason)
     return Change(service=service, addresses=addresses, trouble=trouble)
 
 

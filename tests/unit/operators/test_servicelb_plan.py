@@ -8,6 +8,7 @@ import pytest
 
 from operators.servicelb.claims import Claim
 from operators.servicelb.facts import (
+    NODES_CONDITION,
     PORTS_CONDITION,
     SPEC_CONDITION,
     Node,
@@ -233,3 +234,26 @@ def test_what_is_taken_away_comes_before_what_is_given() -> None:
         "default/b-leaves",
         "default/a-waits",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "told"),
+    [
+        ([node("a", "10.0.0.1", taints=("gpu:NoSchedule",))], "a taint that it does not tolerate"),
+        ([node("a", "10.0.0.1", enable="true", pool="blue")], "lbpool=red"),
+        ([node("a", "10.0.0.1", enable="false")], "no node has the label"),
+        (
+            [node("a", "10.0.0.1", enable="true", pool="red", taints=("gpu:NoExecute",))],
+            "every node with svccontroller.k3s.cattle.io/enablelb=true",
+        ),
+    ],
+)
+def test_a_service_that_no_node_may_carry_is_told_why(nodes: list[Node], told: str) -> None:
+    [change] = changes([service(pool="red")], nodes)
+    assert change.addresses == ()
+    assert (change.trouble.condition, change.trouble.reason) == (NODES_CONDITION, "NoNode")
+    assert told in change.trouble.message
+
+
+def test_a_node_that_is_away_for_the_moment_is_no_trouble() -> None:
+    assert changes([service()], [node("a", "10.0.0.1", ready=False)]) == []
