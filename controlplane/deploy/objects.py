@@ -75,7 +75,7 @@ class Objects:
         kind = self._kind(item["apiVersion"], item["kind"])
         body = _owned(addon, item, kind)
         meta = body["metadata"]
-        await self.client.patch(
+        made = await self.client.patch(
             kind.resource,
             meta.get("namespace", ""),
             meta["name"],
@@ -83,6 +83,9 @@ class Objects:
             type=PatchType.APPLY,
             options={"fieldManager": self.manager, "force": "true"},
         )
+        if made["metadata"].get("deletionTimestamp"):
+            # Applied to what is about to go, it would be missing afterwards.
+            raise StatusError(409, "Conflict", "it is being deleted, and made anew after that")
 
     def _kind(self, api_version: str, name: str) -> Kind:
         kind = self.kinds.by_kind(api_version, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.api.customresources.serve import CustomKinds
+from controlplane.client.base import PatchType
 from controlplane.controllers import customresources
 from controlplane.deploy import definitions
 from controlplane.deploy.definitions import ADDONS, ensure_crds
@@ -199,6 +200,31 @@ async def test_what_needs_a_kind_waits_for_it(tmp_path: Path) -> None:
             "schema: {openAPIV3Schema: {type: object}}}]\n"
         )
         await until(served, lambda: is_applied(served, "app"))
+
+
+async def test_what_is_being_deleted_is_made_anew_when_it_is_gone(tmp_path: Path) -> None:
+    root = tmp_path / "manifests"
+    root.mkdir()
+    held = {"metadata": {"name": "a", "namespace": "default", "finalizers": ["example.com/hold"]}}
+    async with cluster() as served:
+        old = await served.client.create(CONFIG_MAPS, held)
+        await served.client.delete(CONFIG_MAPS, "default", "a")
+        (root / "app.yaml").write_text(config_map("a"))
+        async with deploying(served, root):
+
+            def told() -> list[str]:
+                events = served.parts.cache.list(EVENTS, "kube-system")
+                return [e["message"] for e in events if e["reason"] == "ApplyManifestFailed"]
+
+            await until(served, told)
+            assert "ConfigMap a: it is being deleted" in told()[0]
+            assert not is_applied(served, "app")
+            release = [{"op": "remove", "path": "/metadata/finalizers"}]
+            await served.client.patch(
+                CONFIG_MAPS, "default", "a", body=release, type=PatchType.JSON
+            )
+            await until(served, lambda: is_applied(served, "app"))
+            assert get(served, "a")["metadata"]["uid"] != old["metadata"]["uid"]
 
 
 async def test_a_chart_is_an_object_like_any_other(tmp_path: Path) -> None:
