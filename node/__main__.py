@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from controlplane.objects.version import VERSION
 from node import settings
 from node.flags import FLAGS
 
-VERSION = "v1.36.3+pinnace1"
 COMMANDS = {
     "server": "run the control plane and the agent on this machine",
     "agent": "run the agent alone and join a server",

@@ -21,8 +21,8 @@ from controlplane.api.metrics import CONTENT_TYPE, Metrics
 from controlplane.api.negotiate import Output, output_for, render
 from controlplane.api.route import Route
 from controlplane.objects.errors import StatusError, no_such_path
+from controlplane.objects.version import VERSION
 
-GIT_VERSION = "v1.36.3+pinnace1"
 _FORM = "APIGroupDiscoveryList"
 # Asked for with an @, which no Content-Type may hold.
 _OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -37,7 +37,7 @@ def version_document() -> dict[str, str]:
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
+        "gitVersion": VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

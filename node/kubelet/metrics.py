@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from controlplane.objects import meta
+from controlplane.objects.version import VERSION
 from node.cri.base import ContainerStats, Runtime
 from node.kubelet import stats
 from node.kubelet.base import CONTAINER_NAME, POD_NAME, POD_NAMESPACE, POD_UID
 from node.kubelet.exposition import Page
-from node.kubelet.node import KUBELET_VERSION
 from node.kubelet.run import Kubelet
 from node.kubelet.stats import VolumeUse
 
@@ -44,8 +44,8 @@ async def own(kubelet: Kubelet) -> str:
 
 
 def _build(page: Page, kubelet: Kubelet) -> None:
-    major, minor = KUBELET_VERSION.removeprefix("v").split(".")[:2]
-    labels = {"git_version": KUBELET_VERSION, "major": major, "minor": minor}
+    major, minor = VERSION.removeprefix("v").split(".")[:2]
+    labels = {"git_version": VERSION, "major": major, "minor": minor}
     labels["platform"] = f"linux/{platform.machine()}"
     page.begin("kubernetes_build_info", "gauge", "[ALPHA] What this is.")
     page.add("kubernetes_build_info", 1, labels)

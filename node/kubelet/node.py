@@ -16,13 +16,13 @@ from typing import Any
 from controlplane.client.base import Client, Object, PatchType, Unreachable
 from controlplane.objects import meta
 from controlplane.objects.errors import StatusError
+from controlplane.objects.version import VERSION
 from node.config import Config
 from node.cri.base import Runtime, RuntimeFailure, RuntimeStatus
 from node.kubelet import facts
 from node.kubelet.base import LEASES, NODES, Clock, Recorder
 
 _log = logging.getLogger(__name__)
-KUBELET_VERSION = "v1.36.3+pinnace1"
 LEASE_NAMESPACE = "kube-node-lease"
 _BEAT = 10.0  # seconds
 _UNREADY_BEAT = 0.25  # while the runtime or its network is not ready: containerd tells nobody
@@ -183,7 +183,7 @@ class NodeAgent:
             "nodeInfo": info
             | {
                 "containerRuntimeVersion": f"{version.name}://{version.version}",
-                "kubeletVersion": KUBELET_VERSION,
+                "kubeletVersion": VERSION,
                 "kubeProxyVersion": "",
             },
             "images": [
