@@ -9,7 +9,7 @@ import errno
 import os
 from pathlib import Path
 
-READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTE = 0x1, 0x2, 0x4, 0x8
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTE, NO_ATIME = 0x1, 0x2, 0x4, 0x8, 0x400
 _REMOUNT, _BIND, _RECURSIVE = 0x20, 0x1000, 0x4000
 _PROPAGATION = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
 _DETACH, _NO_FOLLOW = 2, 8

@@ -1,0 +1,275 @@
+"""
+What is done in the root of the image before systemd starts: from a mounted root to a whole tree.
+
+The script of the initial RAM disk (``image-build/files/init``) finds the slot, enters it and
+starts this, with the disk it was found on. It makes the data partition usable (grown, formatted
+if nobody ever wrote to it, checked) and mounts what can be written. A disk that fails must not
+keep a machine from coming up: then what is written lies in memory, and
+``/run/pinnace-boot/problem`` says why. Quick, since everything waits for it: the standard
+library, and of that little.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.appliance import gpt, grow, overlays
+from node.host import mounts
+
+DATA, CONFIG = "data", "config"  # labels of partitions
+REPORT = "fsck-report.txt"  # on the data partition: what the last repair did
+MARKER = "factory-reset"  # on the config partition: "keep" or "wipe"
+_OPTIONS = "commit=30,errors=remount-ro"
+_QUOTA = "prjquota"  # by which local volumes get a size that holds
+_FEATURES = "quota,project"
+_CORRECTED, _REBOOT, _LEFT, _FAILED = 1, 2, 4, 8  # exit code of e2fsck, bits
+_FAT = "umask=0077,errors=remount-ro"  # what lies there may be a token or a key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    disk: Path  # /dev/mmcblk0
+    slot: str  # a | b
+    root: Path = Path("/")  # where the tree is that is completed
+    run: Path = Path("/run/pinnace-boot")
+
+    def partition(self, table: gpt.Table, name: str) -> Path | None:
+        part = table.named(name)
+        if part is None:
+            return None
+        return self.disk.with_name(grow.partition_name(self.disk.name, part.number))
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "boot/pinnace"
+
+    @property
+    def problem(self) -> Path:
+        """One line for each thing that is wrong: a reason in one word, a colon, the text."""
+        return self.run / "problem"
+
+    @property
+    def aside(self) -> Path:
+        """Where a data partition is mounted that can only be read."""
+        return self.run / "data"
+
+
+class DataError(Exception):
+    """The data partition cannot be used; ``reason``: DataMissing, DataCorrupt, DataReadOnly."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def complete(machine: Machine) -> None:
+    """
+    Mount everything below ``machine.root``. Raises ``OSError`` where not even memory helps.
+    """
+    machine.run.mkdir(parents=True, exist_ok=True)
+    _mount_config(machine)
+    below = None
+    try:
+        device = prepare(machine)
+        _mount_data(device, machine.data, read_only=False)
+    except DataError as err:
+        note(machine, err.reason, str(err))
+        below = _mount_instead(machine, err)
+    else:
+        _keep_report(machine)
+    try:
+        overlays.mount_all(machine.root, machine.data, machine.slot, below=below)
+    except OSError as err:
+        note(machine, "DataCorrupt", f"{err.filename}: {err.strerror}")
+        _start_over(machine)
+
+
+def note(machine: Machine, reason: str, message: str) -> None:
+    """Say what is wrong to whoever comes later, and on the console."""
+    with machine.problem.open("a") as file:
+        file.write(f"{reason}: {message}\n")
+    say(message)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"pinnace: {text}\n")
+    sys.stderr.flush()
+
+
+# The data partition
+
+
+def prepare(machine: Machine) -> Path:
+    """
+    The device of the data partition, grown, with a file system that was checked.
+
+    Raises :class:`DataError`.
+    """
+    try:
+        if grow.grow(machine.disk, DATA):
+            say("the data partition has the rest of the disk now")
+    except (gpt.TableError, OSError) as err:
+        say(f"the data partition keeps its size: {err}")
+    try:
+        table = grow.read(machine.disk)
+    except (gpt.TableError, OSError) as err:
+        raise DataError("DataMissing", f"{machine.disk}: {err}") from err
+    device = machine.partition(table, DATA)
+    if device is None or not device.exists():
+        raise DataError("DataMissing", f"{machine.disk} has no data partition")
+    if _is_read_only(device):
+        raise DataError("DataReadOnly", f"{device} is write-protected")
+    try:
+        _format_if_unused(machine, device)
+    except (gpt.TableError, OSError) as err:
+        raise DataError("DataReadOnly", f"{device} cannot be formatted: {err}") from err
+    check(machine, device)
+    return device
+
+
+def _is_read_only(device: Path) -> bool:
+    path = Path("/sys/class/block") / device.name / "ro"
+    return path.exists() and path.read_text().strip() == "1"
+
+
+def _format_if_unused(machine: Machine, device: Path) -> None:
+    # The mark goes when the file system is complete: a power cut before that formats again.
+    if grow.is_unused(machine.disk, DATA):
+        say("making the data partition, once")
+        make(device)
+        grow.set_unused(machine.disk, DATA, unused=False)
+
+
+def make(device: Path) -> None:
+    """Format a data partition. Raises ``OSError`` with what mke2fs said."""
+    options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,quotatype=prjquota"
+    argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", "data"]
+    done = _start([*argv, "-O", _FEATURES, "-E", options, str(device)])
+    if done.returncode:
+        raise OSError(done.returncode, done.stdout.strip() or "mke2fs failed", str(device))
+    os.sync()
+
+
+def check(machine: Machine, device: Path) -> None:
+    """
+    Replay the journal and mend what can be mended without losing anything, else what can at all.
+
+    What the second one did is kept. Raises :class:`DataError`.
+    """
+    done = _start(["e2fsck", "-p", str(device)])
+    if not done.returncode & (_LEFT | _FAILED):
+        return
+    say(f"{device} is damaged: repairing it")
+    done = _start(["e2fsck", "-f", "-y", str(device)])
+    (machine.run / REPORT).write_text(done.stdout)
+    if done.returncode & (_LEFT | _FAILED):
+        last = (done.stdout.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise DataError("DataCorrupt", f"{device} cannot be repaired: {last}")
+    note(machine, "DataRepaired", f"{device} was damaged and is repaired: see {REPORT} there")
+
+
+def _keep_report(machine: Machine) -> None:
+    """Where it outlives the next start."""
+    report = machine.run / REPORT
+    if report.exists():
+        (machine.data / REPORT).write_bytes(report.read_bytes())
+
+
+def _mount_data(device: Path, target: Path, *, read_only: bool) -> None:
+    """``read_only``: as it is, without replaying its journal. Raises :class:`DataError`."""
+    flags = mounts.NO_ATIME | (mounts.READ_ONLY if read_only else 0)
+    # A file system without quotas, made by somebody else, is as good.
+    choices = ["noload"] if read_only else [f"{_OPTIONS},{_QUOTA}", _OPTIONS]
+    for options in choices:
+        try:
+            mounts.mount(str(device), target, "ext4", flags=flags, options=options)
+        except OSError as err:
+            if options is not choices[-1]:
+                continue
+            message = f"{device} cannot be mounted: {err.strerror}"
+            raise DataError("DataCorrupt", message) from err
+        return
+
+
+def _mount_instead(machine: Machine, why: DataError) -> Path | None:
+    """Memory in place of the data; where it can be read at least, that too, and its place."""
+    mounts.mount("tmpfs", machine.data, "tmpfs", options="mode=755,size=50%")
+    if why.reason == "DataMissing":
+        return None
+    try:
+        device = machine.partition(grow.read(machine.disk), DATA)
+        if device is None:
+            return None
+        machine.aside.mkdir(exist_ok=True)
+        _mount_data(device, machine.aside, read_only=True)
+    except (DataError, gpt.TableError, OSError):
+        return None
+    return machine.aside
+
+
+def _start_over(machine: Machine) -> None:
+    """The data is mounted and of no use: all in memory, over what was mounted in part."""
+    for place in reversed([machine.data, *(machine.root / name for name in overlays.LAYERS)]):
+        for mounted in mounts.mounted_below(place):
+            mounts.unmount(mounted, detach=True)
+    mounts.mount("tmpfs", machine.data, "tmpfs", options="mode=755,size=50%")
+    overlays.mount_all(machine.root, machine.data, machine.slot)
+
+
+# The config partition
+
+
+def _mount_config(machine: Machine) -> None:
+    """Read only: who has something to write there mounts it anew for that moment."""
+    try:
+        device = machine.partition(grow.read(machine.disk), CONFIG)
+        if device is None or not machine.config.is_dir():
+            raise OSError(2, "not there", CONFIG)
+        if _was_cut(device):
+            _start(["fsck.fat", "-a", "-w", str(device)])
+        flags = mounts.READ_ONLY | mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXECUTE
+        mounts.mount(str(device), machine.config, "vfat", flags=flags, options=_FAT)
+    except (gpt.TableError, OSError) as err:
+        note(machine, "ConfigMissing", f"the config partition cannot be mounted: {err}")
+
+
+def _was_cut(device: Path) -> bool:
+    """Whether a FAT was written to and not unmounted since; the mark differs by its size."""
+    with device.open("rb") as file:
+        sector = file.read(gpt.SECTOR)
+    is_large = int.from_bytes(sector[22:24], "little") == 0  # FAT32
+    return bool(sector[65 if is_large else 37] & 1)
+
+
+def _start(argv: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        env={"PATH": "/usr/sbin:/usr/bin", "LC_ALL": "C"},
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """``early DISK SLOT``; exit code 1 lets the RAM disk start the machine anew."""
+    disk, slot = arguments
+    try:
+        complete(Machine(disk=Path(disk), slot=slot))
+    except OSError as err:
+        say(f"cannot complete the root: {err}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
