@@ -26,12 +26,19 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 
 
 class ApiError(Exception):
-    """``code``: the HTTP status, 0 where the server was not asked or did not answer."""
+    """
+    ``code``: the HTTP status, 0 where the server was not asked or did not answer.
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    ``details``: those of the Status, such as the causes of a refusal.
+    """
+
+    def __init__(
+        self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.details: Mapping[str, Any] = details or {}
 
 
 class Client(Protocol):
@@ -187,7 +194,8 @@ class WriterClient:
         if 200 <= answer["code"] < 300:
             return found
         status = found if isinstance(found, dict) else {}
-        raise ApiError(answer["code"], status.get("reason", ""), status.get("message", str(found)))
+        reason, message = status.get("reason", ""), status.get("message", str(found))
+        raise ApiError(answer["code"], reason, message, status.get("details"))
 
     async def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         writer = await self._begin()

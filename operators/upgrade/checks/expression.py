@@ -130,7 +130,7 @@ def _evaluate(
 
 def _shown(wanted: Cel) -> str:
     text = " ".join(wanted.expression.split())
-    return repr(text if len(text) <= 120 else text[:117] + "...")
+    return f"'{text if len(text) <= 120 else text[:117] + '...'}'"
 
 
 def _name(found: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ else: whoever answers there decides nothing about where those headers go.
 """
 
 import asyncio
+import os
 import ssl
 from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
@@ -104,6 +105,8 @@ async def connect(wanted: Tcp) -> str:
     return ""
 
 
-def _short(err: Exception) -> str:
-    strerror = err.strerror if isinstance(err, OSError) else ""
-    return strerror or str(err) or type(err).__name__
+def _short(err: OSError | ValueError) -> str:
+    """asyncio's own text does not say whether it was refused or nobody is there."""
+    if isinstance(err, OSError) and (err.errno or 0) > 0:
+        return os.strerror(err.errno)
+    return getattr(err, "strerror", "") or str(err) or type(err).__name__
