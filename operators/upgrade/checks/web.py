@@ -107,6 +107,6 @@ async def connect(wanted: Tcp) -> str:
 
 def _short(err: OSError | ValueError) -> str:
     """asyncio's own text does not say whether it was refused or nobody is there."""
-    if isinstance(err, OSError) and (err.errno or 0) > 0:
+    if isinstance(err, OSError) and err.errno and err.errno > 0:
         return os.strerror(err.errno)
     return getattr(err, "strerror", "") or str(err) or type(err).__name__
