@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from operators.upgrade import selectors
+from operators.upgrade import queries
 from operators.upgrade.fields import Fields
 
 KINDS = ("http", "tcp", "exec", "cel", "pods")
@@ -304,5 +304,5 @@ def _selector(fields: Fields, name: str) -> str:
     before = len(fields.errors)
     if (found := fields.inside(name)) is None:
         return ""
-    selectors.check(found)
-    return selectors.text(found.value) if len(fields.errors) == before else ""
+    queries.check(found)
+    return queries.text(found.value) if len(fields.errors) == before else ""
