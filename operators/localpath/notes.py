@@ -54,6 +54,10 @@ def every(bases: Iterable[Path]) -> Iterator[tuple[Path, Note]]:
     for base in bases:
         for path in (base / OWN_FOLDER / "making").glob("*"):
             try:
-                yield base, Note(**json.loads(path.read_text()))
+                note = Note(**json.loads(path.read_text()))
             except (OSError, ValueError, TypeError):
-                path.unlink(missing_ok=True)  # a draft: nothing was begun
+                note = None
+            if note is not None and path == places.note(base, note.name):
+                yield base, note
+            else:  # a draft, which may be whole already: nothing was begun
+                path.unlink(missing_ok=True)

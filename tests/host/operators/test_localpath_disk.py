@@ -295,6 +295,16 @@ async def test_killed_at_any_step_it_converges(base: Path, seed: int) -> None:
     assert made.enforced_by == FILE_IMAGE
 
 
+async def test_a_note_that_was_written_and_not_put_in_its_place_began_nothing(base: Path) -> None:
+    wanted = order(base)
+    note = notes.Note(name=wanted.name, kind="volume", folder=wanted.folder, size=wanted.size)
+    notes.write(base, note)
+    path = places.note(base, wanted.name)
+    path.rename(path.with_name(path.name + ".new"))
+    assert await disk(base).unfinished() == []
+    assert everything(base) == set()
+
+
 async def test_a_note_without_its_volume_is_no_obstacle(base: Path) -> None:
     native, wanted = disk(base), order(base)
     await native.make(wanted)
