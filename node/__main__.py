@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.objects.version import VERSION
@@ -14,6 +14,9 @@ COMMANDS = {
     "server": "run the control plane and the agent on this machine",
     "agent": "run the agent alone and join a server",
     "kubectl": "kubectl, as the cluster's administrator",
+    "kubeconfig": "print the administrator's kubeconfig, for another computer",
+    "status": "how this machine is reached, and what is wrong with it",
+    "image": "flash: write an image to a card; check: look at a pinnace.yaml",
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
     "netpol": "explain: why a pod may talk to another, or may not",
@@ -25,6 +28,11 @@ COMMANDS = {
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    sys.stderr.write(f"pinnace: {text}\n")
+    sys.stderr.flush()
 
 
 def usage() -> str:
@@ -94,27 +102,72 @@ def netpol(arguments: Sequence[str]) -> int:
     return 0
 
 
+def kubeconfig(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.kubeconfig")
+    if {"-h", "--help"} & set(arguments):
+        say(module.HELP)
+        return 0
+    wanted, rest = module.parse(arguments)
+    environment = settings.environment()
+    read = settings.read("server", rest, environment)
+    module.run(wanted, read, environment.get("SSH_CONNECTION", ""), say=say, warn=warn)
+    return 0
+
+
+def image(arguments: Sequence[str]) -> int:
+    """Each subcommand is a module of its own, since most machines run none of them."""
+    modules = {"flash": "node.flash.run", "check": "node.flash.check"}
+    command = arguments[0] if arguments else ""
+    if command not in modules:
+        raise settings.UsageError(f"usage: pinnace image {'|'.join(sorted(modules))} …")
+    code: int = importlib.import_module(modules[command]).main(arguments[1:], say, warn)
+    return code
+
+
+def firstboot(_: Sequence[str]) -> int:
+    """Of the unit that runs before the network: put pinnace.yaml into effect."""
+    module = importlib.import_module("node.firstboot.run")
+    module.main(module.Places(), warn)
+    return 0
+
+
+def status(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.firstboot.command")
+    code: int = module.main(arguments, say, warn)
+    return code
+
+
+def version(_: Sequence[str]) -> int:
+    say(f"pinnace {VERSION}")
+    return 0
+
+
+def show_usage(_: Sequence[str]) -> int:
+    say(usage())
+    return 0
+
+
+HANDLERS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "server": lambda rest: serve("server", rest),
+    "agent": lambda rest: serve("agent", rest),
+    "kubectl": kubectl,
+    "kubeconfig": kubeconfig,
+    "status": status,
+    "image": image,
+    "firstboot": firstboot,
+    "snapshot": snapshot,
+    "killall": killall,
+    "netpol": netpol,
+    **dict.fromkeys(("version", "--version", "-v"), version),
+    **dict.fromkeys(("help", "--help", "-h"), show_usage),
+}
+
+
 def dispatch(arguments: Sequence[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
-    match command:
-        case "server" | "agent":
-            return serve(command, rest)
-        case "kubectl":
-            return kubectl(rest)
-        case "snapshot":
-            return snapshot(rest)
-        case "killall":
-            return killall(rest)
-        case "netpol":
-            return netpol(rest)
-        case "version" | "--version" | "-v":
-            say(f"pinnace {VERSION}")
-            return 0
-        case "help" | "--help" | "-h":
-            say(usage())
-            return 0
-        case _:
-            raise settings.UsageError(f"unknown command {command!r}: see `pinnace help`")
+    if command not in HANDLERS:
+        raise settings.UsageError(f"unknown command {command!r}: see `pinnace help`")
+    return HANDLERS[command](rest)
 
 
 def main() -> int:
