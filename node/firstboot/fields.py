@@ -39,7 +39,9 @@ class At:
 
     def wrong(self, message: str) -> None:
         if not self._unreadable:
-            self._found.append(Problem(self.line, self.path, message))
+            # One line, whatever characters of the file are quoted in it.
+            plain = "".join(c if c.isprintable() else "?" for c in message)
+            self._found.append(Problem(self.line, self.path, plain))
 
     def _wrong_sort(self, message: str) -> None:
         self.wrong(message)
