@@ -70,17 +70,23 @@ def ensure(folder: Path) -> Keys:
 def load(folder: Path) -> Keys:
     """Keys of an own PKI are as welcome: bundle.key, bundle.crt (with its chain), keyring.pem."""
     try:
-        key = load_pem_private_key((folder / "bundle.key").read_bytes(), None)
+        key = load_key(folder / "bundle.key")
         chain = x509.load_pem_x509_certificates((folder / "bundle.crt").read_bytes())
         x509.load_pem_x509_certificates((folder / "keyring.pem").read_bytes())
     except (OSError, ValueError, TypeError) as err:
         raise KeysError(f"keys of {folder}: {err}") from err
-    if not isinstance(key, rsa.RSAPrivateKey):
-        # A signature on an elliptic curve has a random part: no build could be repeated.
-        raise KeysError(f"{folder}/bundle.key must be an RSA key")
     if chain[0].public_key() != key.public_key():
         raise KeysError(f"{folder}/bundle.crt is not the certificate of bundle.key")
     return Keys(key=key, certificates=chain, keyring=folder / "keyring.pem")
+
+
+def load_key(path: Path) -> rsa.RSAPrivateKey:
+    """Raises OSError, and ValueError or TypeError where it is no RSA key that is open."""
+    key = load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        # A signature on an elliptic curve has a random part: no build could be repeated.
+        raise ValueError(f"{path.name} must be an RSA key")
+    return key
 
 
 def rotate(folder: Path) -> Keys:

@@ -23,7 +23,7 @@ from node.update.bundle import check as check_bundle
 from node.update.version import Version, parse
 
 LOG = logging.getLogger(__name__)
-KEYRING = Path("/etc/rauc/keyring.pem")
+KEYRING = Path("/usr/share/pinnace/keyring.pem")
 STATUS = Path("/data/rauc/central.raucs")
 DEVICES = Path("/dev/disk/by-partlabel")
 _INSTALL = ("rauc", "install")

@@ -31,6 +31,12 @@ _HASHES: dict[str, type[hashes.HashAlgorithm]] = {
     "2.16.840.1.101.3.4.2.2": hashes.SHA384,
     "2.16.840.1.101.3.4.2.3": hashes.SHA512,
 }
+# PKCS #1 v1.5 and ECDSA, each with SHA-256, -384, -512; CMS names the first without its hash, too.
+_SCHEMES = frozenset(
+    {RSA}
+    | {f"1.2.840.113549.1.1.{number}" for number in (11, 12, 13)}
+    | {f"1.2.840.10045.4.3.{number}" for number in (2, 3, 4)}
+)
 _PURPOSES = (ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 _DEPTH = 8  # certificates between the signer's and an anchor
 
@@ -58,6 +64,7 @@ class _Claim:
     certificates: Sequence[x509.Certificate]
     signer: bytes  # issuer and serial number, DER
     hash: hashes.HashAlgorithm
+    scheme: str
     attributes: bytes  # as they are signed: a SET
     digest: bytes
     when: datetime
@@ -73,8 +80,10 @@ def verify(cms: bytes, anchors: Sequence[x509.Certificate]) -> Signed:
     """``cms`` with its content inside, DER. Raises DamagedError or StrangerError."""
     try:
         claim = _read(cms)
-    except (ValueError, IndexError, UnsupportedAlgorithm) as err:
+    except der.DerError as err:
         raise DamagedError(f"the signature cannot be read: {err}") from err
+    except ValueError as err:  # a part too few or too many
+        raise DamagedError("the signature cannot be read") from err
     leaf = next((c for c in claim.certificates if _name(c) == claim.signer), None)
     if leaf is None:
         raise DamagedError("the certificate of the signer is missing")
@@ -85,30 +94,26 @@ def verify(cms: bytes, anchors: Sequence[x509.Certificate]) -> Signed:
 
 
 def _read(cms: bytes) -> _Claim:
+    """Whatever is not as it must be is an error: no bit may be changed and nobody notice."""
     kind, wrapped = der.element(cms).expect(der.SEQUENCE).parts()
-    if der.oid_text(kind) != SIGNED_DATA:
-        raise der.DerError("it is no signed data")
-    _, _, inner, *optional, signers = der.element(wrapped.expect(0xA0).body).parts()
+    _expect(der.oid_text(kind), SIGNED_DATA)
+    data = der.element(wrapped.expect(0xA0).body).expect(der.SEQUENCE)
+    version, algorithms, inner, given, signers = data.parts()
+    _expect(version.raw, der.integer(1))
     what, content = inner.expect(der.SEQUENCE).parts()
-    if der.oid_text(what) != DATA:
-        raise der.DerError("its content is not plain data")
+    _expect(der.oid_text(what), DATA)
     [signer] = signers.expect(der.SET).parts()
-    version, name, algorithm, attributes, _, signature, *_ = signer.parts()
-    if version.body != b"\x01":
-        raise der.DerError("its signer is not named by issuer and number")
+    version, name, algorithm, attributes, scheme, signature = signer.expect(der.SEQUENCE).parts()
+    _expect(version.raw, der.integer(1))  # named by issuer and number
+    _expect(algorithms.raw, der.set_of([algorithm.raw]))
     found = _attributes(attributes.expect(0xA0))
-    if der.oid_text(found[CONTENT_TYPE]) != DATA:
-        raise der.DerError("its attributes speak of other content")
+    _expect(der.oid_text(found[CONTENT_TYPE]), DATA)
     return _Claim(
         content=der.element(content.expect(0xA0).body).expect(der.OCTETS).body,
-        certificates=[
-            x509.load_der_x509_certificate(part.raw)
-            for field in optional
-            if field.tag == 0xA0
-            for part in field.parts()
-        ],
+        certificates=[_certificate(part.raw) for part in given.expect(0xA0).parts()],
         signer=name.expect(der.SEQUENCE).raw,
         hash=_hash(algorithm),
+        scheme=_parameterless(scheme),
         attributes=der.encode(der.SET, attributes.body),
         digest=found[DIGEST].expect(der.OCTETS).body,
         when=der.time_of(found[SIGNING_TIME]),
@@ -116,15 +121,41 @@ def _read(cms: bytes) -> _Claim:
     )
 
 
+def _certificate(raw: bytes) -> x509.Certificate:
+    """Read to its end at once: the library would complain of some parts only when asked."""
+    try:
+        found = x509.load_der_x509_certificate(raw)
+        _, _, signature = der.element(raw).parts()
+        _expect(signature.body[:1], b"\0")  # no unused bits, which the library would read over
+        _name(found), found.subject, found.extensions, found.public_key()
+        _ = found.not_valid_before_utc, found.not_valid_after_utc
+    except Exception as err:  # each sort of damage has an exception of its own
+        raise der.DerError("a certificate is damaged") from err
+    return found
+
+
+def _expect(found: str | bytes, wanted: str | bytes) -> None:
+    if found != wanted:
+        raise der.DerError("a field has another value than it may have")
+
+
+def _parameterless(algorithm: der.Element) -> str:
+    """Its name; the parameters are none, or the nothing that is written down."""
+    kind, *parameters = algorithm.expect(der.SEQUENCE).parts()
+    if parameters:
+        _expect(b"".join(part.raw for part in parameters), der.encode(der.NULL, b""))
+    return der.oid_text(kind)
+
+
 def _attributes(field: der.Element) -> dict[str, der.Element]:
     """The first value of each by its type; what verification needs must be there once."""
     found: dict[str, der.Element] = {}
     for attribute in field.parts():
-        kind, values = attribute.parts()
+        kind, values = attribute.expect(der.SEQUENCE).parts()
         name = der.oid_text(kind)
         if name in found:
             raise der.DerError(f"attribute {name} stands there twice")
-        found[name] = values.expect(der.SET).parts()[0]
+        [found[name]] = values.expect(der.SET).parts()
     for name in (CONTENT_TYPE, DIGEST, SIGNING_TIME):
         if name not in found:
             raise der.DerError(f"attribute {name} is missing")
@@ -132,7 +163,7 @@ def _attributes(field: der.Element) -> dict[str, der.Element]:
 
 
 def _hash(algorithm: der.Element) -> hashes.HashAlgorithm:
-    name = der.oid_text(algorithm.parts()[0])
+    name = _parameterless(algorithm)
     if name not in _HASHES:
         raise der.DerError(f"hash algorithm {name} is not supported")
     return _HASHES[name]()
@@ -150,6 +181,8 @@ def _check_signature(leaf: x509.Certificate, claim: _Claim) -> None:
     if digest.finalize() != claim.digest:
         raise DamagedError("what was signed was changed afterwards")
     key = leaf.public_key()
+    if claim.scheme not in _SCHEMES:
+        raise DamagedError("the signature is of a kind that is not supported")
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(claim.signature, claim.attributes, padding.PKCS1v15(), claim.hash)
