@@ -83,7 +83,7 @@ def _config_files(toolbox: Toolbox, parts: Parts) -> Iterator[tuple[str, bytes |
         arguments = f"{parts.board.command_line()} gpt"
         yield grub.PROGRAM, grub.program(toolbox)
         yield "EFI/BOOT/grub.cfg", grub.configuration(FILES / "grub.cfg", arguments)
-        yield "EFI/BOOT/grubenv", grub.environment()
+        yield "grubenv", grub.environment()
 
 
 def stored(path: Path) -> int:
