@@ -71,7 +71,8 @@ class Channels(Protocol):
         """
         By board; ``spec`` is that of an UpgradePlan (version, channel, source, channelKey).
 
-        The board "" stands for nodes that a Job upgrades: their offer is a version alone.
+        The board "" stands for nodes that a Job upgrades: their offer is a version alone. A board
+        for which there is nothing is left out, as long as there is something for another.
         ``serial``: the largest that this plan's channel ever had (kept in the plan's status,
         ``status.channelSerial``, together with the channel it is of); a smaller one is refused.
         Raises :class:`OfferError`.

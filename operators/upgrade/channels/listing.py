@@ -138,12 +138,13 @@ def newest_build(version: str, there: Sequence[str] | Mapping[str, object]) -> s
 
 
 def bundles(listing: Listing, version: str, boards: Sequence[str]) -> dict[str, Bundle]:
-    """Raises :class:`OfferError`."""
-    found = listing.releases[version]
-    if missing := sorted(set(boards) - found.keys()):
+    """Those that there are. Raises :class:`OfferError` where there is none."""
+    there = listing.releases[version]
+    found = {board: there[board] for board in boards if board in there}
+    if not found:
         raise OfferError(
             "NoBundleForBoard",
-            f"channel {listing.name} has {version} for {', '.join(sorted(found)) or 'no board'}, "
-            f"not for {', '.join(missing)}",
+            f"channel {listing.name} has {version} for {', '.join(sorted(there)) or 'no board'}, "
+            f"not for {', '.join(sorted(boards))}",
         )
-    return {board: found[board] for board in boards}
+    return found

@@ -2,9 +2,9 @@
 Answers what a plan may upgrade to, from where its spec says.
 
 ``channel`` alone: what that channel calls its latest. ``version`` with ``source``: that version,
-from a folder or a server that holds ``pinnace-<version>-<board>.raucb``, or, with ``channelKey``,
-from a signed channel. For nodes that a Job upgrades a version is enough, from a channel server as
-K3s has them.
+from a folder or a server that holds ``pinnace-<version>-<board>.raucb``, or from a signed channel
+where there is a ``channelKey`` or the source is named as far as ``…/channel.json``. For nodes that
+a Job upgrades a version is enough, from a channel server as K3s has them.
 """
 
 import asyncio
@@ -53,14 +53,14 @@ class SignedChannels:
         source, ours = str(spec.get("source") or ""), [board for board in boards if board]
         if not ours:
             return {board: await self._for_jobs(spec, serial) for board in boards}
-        if channel or spec.get("channelKey"):
+        if channel or spec.get("channelKey") or source.endswith(f"/{CHANNEL}"):
             found = await self._of_channel(channel or source, spec, ours, serial)
         elif version and source:
             found = await self._of_source(source, version, ours)
         else:
             raise OfferError("NoSuchVersion", "a version needs a source to get it from")
         if "" in boards:
-            first = found[ours[0]]
+            first = next(iter(found.values()))
             found[""] = Offer(version=first.version, url="", sha256="", size=0, serial=first.serial)
         return found
 
@@ -157,12 +157,9 @@ class SignedChannels:
                     found[board] = await _in_folder(_folder(source), version, board)
             except Missing:
                 missing.append(board)
-        if missing and not found:
+        if not found:
             names = ", ".join(_file(version, board) for board in missing)
             raise OfferError("NoSuchVersion", f"{fetch.shown(source)} has no {names}")
-        if missing:
-            why = f"{fetch.shown(source)} has {version} not for {', '.join(missing)}"
-            raise OfferError("NoBundleForBoard", why)
         return found
 
     async def _on_server(self, base: str, version: str, board: str) -> Offer:
