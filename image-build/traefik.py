@@ -39,11 +39,11 @@ def version() -> str:
     return PINS.read_text().split("==", 1)[1].split()[0]
 
 
-def image(program: Path, arch: str) -> Image:
+def image(program: Path, arch: str, authorities: Path = AUTHORITIES) -> Image:
     """The official image's conduct: arguments follow the program, ``/data`` may be written."""
     certificates: dict[str, Entry] = {}
-    if AUTHORITIES.exists():
-        certificates["etc/ssl/certs/ca-certificates.crt"] = File(AUTHORITIES.read_bytes())
+    if authorities.exists():
+        certificates["etc/ssl/certs/ca-certificates.crt"] = File(authorities.read_bytes())
     return Image(
         names=(f"pinnace.dev/traefik:{version()}",),
         entries=ACCOUNTS
@@ -98,27 +98,28 @@ def program(path: Path, target: Path) -> Path:
     return target
 
 
-def packed(arch: str) -> Path:
+def packed(arch: str, authorities: Path = AUTHORITIES) -> Path:
     """The archive, made anew when the wheel or what makes the image changed."""
     source = wheel(arch)
-    made_of = hashlib.sha256(AUTHORITIES.read_bytes() if AUTHORITIES.exists() else b"")
+    made_of = hashlib.sha256(authorities.read_bytes() if authorities.exists() else b"")
     for path in (PINS, Path(__file__), Path(__file__).with_name("oci.py")):
         made_of.update(path.read_bytes())
-    target = CACHE / arch / f"image-{made_of.hexdigest()[:16]}.tar"
+    kind = "image" if authorities == AUTHORITIES else "appliance"
+    target = CACHE / arch / f"{kind}-{made_of.hexdigest()[:16]}.tar"
     if not target.exists():
-        for old in target.parent.glob("image-*.tar"):
+        for old in target.parent.glob(f"{kind}-*.tar"):
             old.unlink()
         partial = target.with_suffix(".partial")
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch, partial.open("wb") as out:
             taken = program(source, Path(scratch, "traefik"))
-            oci.write([image(taken, arch)], out, scratch=Path(scratch))
+            oci.write([image(taken, arch, authorities)], out, scratch=Path(scratch))
         partial.rename(target)
     return target
 
 
-def write(folder: Path, arch: str) -> Path:
+def write(folder: Path, arch: str, authorities: Path = AUTHORITIES) -> Path:
     """Put the archive into a folder of images; raises :class:`Unavailable`."""
-    source = packed(arch)
+    source = packed(arch, authorities)
     target = folder / "pinnace-traefik.tar"
     folder.mkdir(parents=True, exist_ok=True)
     was, now = (path.stat() if path.exists() else None for path in (target, source))

@@ -15,7 +15,7 @@ _PACKAGES = tuple(
     systemd systemd-sysv systemd-resolved systemd-timesyncd libnss-resolve udev dbus kmod
     e2fsprogs dosfstools fdisk cryptsetup-bin zstd lz4 xz-utils
     containerd runc containernetworking-plugins nftables conntrack iproute2
-    openssh-server openssh-client openssh-sftp-server rauc rauc-service
+    wpasupplicant wireless-regdb openssh-server openssh-client openssh-sftp-server rauc rauc-service
     python3.13-minimal libpython3.13-stdlib dpkg
     """.split()
 )
@@ -26,7 +26,7 @@ ABSENT = frozenset(
     perl-base debconf init-system-helpers adduser passwd login login.defs sysvinit-utils ucf
     initramfs-tools initramfs-tools-core linux-initramfs-tool linux-base cron runit-helper
     media-types libpam-systemd polkitd usr-is-merged
-    python3-minimal python3 procps sensible-utils logsave
+    python3-minimal python3 procps sensible-utils logsave iptables
     """.split()
 )
 
@@ -57,14 +57,13 @@ class Board:
 _ARGUMENTS = (
     "panic=10",
     "oops=panic",
-    "hung_task_panic=0",
-    "systemd.gpt_auto=0",
     "rd.emergency=reboot",
     "rd.shell=0",
     "systemd.crash_action=reboot",
     "fsck.mode=skip",  # what needs it, node/appliance/early.py checks
-    "apparmor=0",
-    "net.ifnames=1",
+    "apparmor=0",  # its parser is not in the image, so containerd could load no profile
+    "transparent_hugepage=madvise",  # a huge page makes 2 MiB of each small mapping
+    "zswap.enabled=0",  # swap is in memory already
 )
 
 
@@ -85,7 +84,7 @@ X86_64 = Board(
     consoles=("ttyS0,115200n8", "tty0"),
     arguments=_ARGUMENTS,
     modules=(),
-    firmware=("firmware/rtl_nic/",),
+    firmware=("firmware/rtl_nic/", "firmware/regulatory.db"),
 )
 
 RPI_ARM64 = Board(
@@ -93,13 +92,7 @@ RPI_ARM64 = Board(
     architecture="arm64",
     machine="aarch64",
     kernel="linux-image-arm64",
-    packages=(
-        *_PACKAGES,
-        "raspi-firmware",
-        "firmware-brcm80211",
-        "wpasupplicant",
-        "wireless-regdb",
-    ),
+    packages=(*_PACKAGES, "raspi-firmware", "firmware-brcm80211"),
     components=("main", "non-free-firmware"),
     wheels=_wheels("aarch64"),
     consoles=("ttyS1,115200n8", "ttyAMA0,115200n8", "tty0"),
@@ -114,8 +107,9 @@ BOARDS = {board.name: board for board in (X86_64, RPI_ARM64)}
 # What images are made with, on the machine that makes them: see toolbox.py.
 TOOLS = tuple(
     """
-    libc6 libc-bin bash dash coreutils squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common xz-utils
-    zstd kmod openssl faketime python3.13-minimal libpython3.13-stdlib cpio rauc binutils
+    libc6 libc-bin bash dash coreutils squashfs-tools dosfstools mtools e2fsprogs fdisk grub-common
+    xz-utils zstd kmod openssl faketime python3.13-minimal libpython3.13-stdlib
+    cpio rauc binutils busybox-static
     """.split()
 )
 # Data that no program of the host runs, so no dependencies: there for hosts of any architecture.
