@@ -20,6 +20,7 @@ COMMANDS = {
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
     "netpol": "explain: why a pod may talk to another, or may not",
+    "update": "status, install, commit, back, failed, kept: another version of Pinnace",
     "version": "print the version",
     "help": "print this list",
 }
@@ -102,6 +103,13 @@ def netpol(arguments: Sequence[str]) -> int:
     return 0
 
 
+def update(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.update.command")
+    given, rest = module.parse(arguments)
+    module.run(given, settings.read("server", rest, settings.environment()), say)
+    return 0
+
+
 def kubeconfig(arguments: Sequence[str]) -> int:
     module = importlib.import_module("node.kubeconfig")
     if {"-h", "--help"} & set(arguments):
@@ -158,6 +166,7 @@ HANDLERS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "snapshot": snapshot,
     "killall": killall,
     "netpol": netpol,
+    "update": update,
     **dict.fromkeys(("version", "--version", "-v"), version),
     **dict.fromkeys(("help", "--help", "-h"), show_usage),
 }

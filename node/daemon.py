@@ -18,6 +18,7 @@ from typing import Any
 from node.config import from_settings
 from node.supervise import containerd, memory, preflight
 from node.supervise.apply import Supervisor
+from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
 from node.supervise.process import log_as, name_this_process
@@ -45,6 +46,9 @@ PRELOAD = (
 )
 
 TLS_BUFFER = 16 * 1024
+RESTARTING = 75  # what node.update.recover returns where the machine starts anew
+RESTART_SECONDS = 300.0
+EXIT_RESTARTING = 1  # systemd starts us again, and we look again
 
 
 def services(settings: Mapping[str, Any]) -> Sequence[Service]:
@@ -71,6 +75,20 @@ def preload(names: Sequence[str] = PRELOAD) -> None:
     memory.settle()
 
 
+def may_start(settings: Mapping[str, Any]) -> bool:
+    """
+    Go on with an update that was begun, as far as that needs a machine on which no child runs.
+
+    False: the machine should have started anew by now, and has not.
+    """
+    if not (Path(settings["data-dir"]) / "update" / "state.json").exists():
+        return True
+    if run_aside("node.update.recover", settings, "update") != RESTARTING:
+        return True
+    time.sleep(RESTART_SECONDS)  # whoever restarts us ends this
+    return False
+
+
 def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[str], None]) -> int:
     """
     Run the node until SIGTERM; the pods keep running after that.
@@ -82,6 +100,8 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
     log_as("daemon")
     run_dir = Path(settings["run-dir"])
     with preflight.lock(run_dir):
+        if not may_start(settings):
+            return EXIT_RESTARTING
         preflight.check(settings)
         name_this_process("pinnace")
         memory.small_pages(on=True)
@@ -92,9 +112,13 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
             say(f"pinnace is ready after {time.monotonic() - began:.1f} s")
             say(f"kubeconfig: {settings['write-kubeconfig']}")
 
-        supervisor = Supervisor(
-            services(settings), run_dir=run_dir, clock=time.monotonic, on_ready=all_ready
-        )
-        supervisor.run()
+        while True:
+            supervisor = Supervisor(
+                services(settings), run_dir=run_dir, clock=time.monotonic, on_ready=all_ready
+            )
+            if not supervisor.run():
+                break
+            if not may_start(settings):
+                return EXIT_RESTARTING
         notify(notify_address, "STOPPING=1")
     return 0

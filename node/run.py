@@ -41,6 +41,8 @@ from node.kubelet.run import Kubelet
 from node.kubelet.server import KubeletServer
 from node.network.apply import PodNetwork
 from node.proxy.apply import ServiceProxy
+from node.supervise.apply import HAND_OVER
+from node.update.watch import Surroundings, UpdateWatch
 
 LOG = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
@@ -53,16 +55,25 @@ def now() -> datetime:
 
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     """Run the agent until SIGTERM; ``ready`` is called once this node is Ready."""
-    asyncio.run(_serve(from_settings(settings), ready))
-    return 0
+    return asyncio.run(_serve(from_settings(settings), ready))
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
-    """SIGTERM ends the work by cancellation, wherever it stands; what runs in the kernel stays."""
+async def _serve(config: Config, ready: Callable[[], None]) -> int:
+    """
+    SIGTERM ends the work by cancellation, wherever it stands; what runs in the kernel stays.
+
+    The exit code: 0, or HAND_OVER where the daemon is to go on alone with an update.
+    """
     stop = asyncio.Event()
+    handed_over = asyncio.Event()
+
+    def hand_over() -> None:
+        handed_over.set()
+        stop.set()
+
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with from_kubeconfig(config.agent_dir / "kubelet.kubeconfig", agent="kubelet") as client:
-        working = asyncio.ensure_future(_work(config, client, ready, stop))
+        working = asyncio.ensure_future(_work(config, client, ready, stop, hand_over=hand_over))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -72,10 +83,16 @@ async def _serve(config: Config, ready: Callable[[], None]) -> None:
         stopping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
+    return HAND_OVER if handed_over.is_set() else 0
 
 
 async def _work(
-    config: Config, client: HttpClient, ready: Callable[[], None], stop: asyncio.Event
+    config: Config,
+    client: HttpClient,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+    *,
+    hand_over: Callable[[], None],
 ) -> None:
     runtime = CriClient(config.containerd_socket)
     cache = Cache(client, _wanted(config))
@@ -99,6 +116,16 @@ async def _work(
     kubelet.on_stirred.append(evictor.wake)
     kubelet.on_runtime.append(node.runtime_changed)
     authorizer = Authorizer(client, config.node_name, time.monotonic)
+    updates = UpdateWatch(
+        Surroundings(
+            config=config,
+            client=client,
+            cache=cache,
+            record=kubelet.recorder.record,
+            now=now,
+            hand_over=hand_over,
+        )
+    )
     imported = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -125,6 +152,7 @@ async def _work(
                     stop, config.agent_dir, "", config.kubelet_port
                 )
             ),
+            tasks.create_task(updates.run()),
             tasks.create_task(housekeeper.run()),
             tasks.create_task(evictor.run()),
         ]

@@ -98,18 +98,26 @@ class HttpClient:
         content_type: str = "",
     ) -> Any:
         """One request for a path; the decoded JSON of its answer."""
-        headers = {"Content-Type": content_type} if content_type else None
+        headers = {"Content-Type": content_type} if content_type else {}
         data = orjson.dumps(body) if body is not None else None
+        return _decoded(await self._ask(method, self._url(path, query), data, headers))
+
+    async def text(self, path: str) -> str:
+        """What a GET of a page that is no object answers, such as /readyz."""
+        raw = await self._ask("GET", self._url(path, None), None, {"Accept": "*/*"})
+        return raw.decode(errors="replace")
+
+    async def _ask(
+        self, method: str, url: URL, data: bytes | None, headers: Mapping[str, str]
+    ) -> bytes:
         try:
-            async with self._client().request(
-                method, self._url(path, query), data=data, headers=headers
-            ) as response:
+            async with self._client().request(method, url, data=data, headers=headers) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unreachable(f"{method} {path}: {_why(error)}") from error
+            raise Unreachable(f"{method} {url.path}: {_why(error)}") from error
         if response.status >= 400:
             raise _refusal(response.status, raw, response.headers)
-        return _decoded(raw)
+        return raw
 
     def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
         text = f"?{urlencode(query)}" if query else ""

@@ -21,6 +21,7 @@ from node.config import Config
 from node.cri.base import Runtime, RuntimeFailure, RuntimeStatus
 from node.kubelet import facts
 from node.kubelet.base import LEASES, NODES, Clock, Recorder
+from node.update.watch import board
 
 _log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
@@ -121,7 +122,8 @@ class NodeAgent:
 
     async def _create(self) -> Object:
         config = self._config
-        labels = {**self._labels(), **config.node_labels}
+        own = {key: value for key, value in self._labels().items() if value is not None}
+        labels = {**own, **config.node_labels}
         roles = dict.fromkeys(_ROLES, "true") if config.is_server else {}
         body: dict[str, Any] = {
             "apiVersion": "v1",
@@ -141,7 +143,8 @@ class NodeAgent:
             body["metadata"]["labels"] = labels
             return await self._client.create(NODES, body)
 
-    def _labels(self) -> dict[str, str]:
+    def _labels(self) -> dict[str, str | None]:
+        """None: a label that must not be there (any more)."""
         arch, name = facts.arch(), self._config.node_name
         return {
             "kubernetes.io/hostname": name,
@@ -150,6 +153,7 @@ class NodeAgent:
             "beta.kubernetes.io/os": "linux",
             "beta.kubernetes.io/arch": arch,
             "node.kubernetes.io/instance-type": "pinnace",
+            **_release_labels(),
         }
 
     # -- its status
@@ -288,6 +292,15 @@ class NodeAgent:
             "spec": spec,
         }
         return await self._client.create(LEASES, body)
+
+
+def _release_labels() -> dict[str, str | None]:
+    """Which version runs, and for which board another one would have to be."""
+    return {
+        # The value of a label takes no plus.
+        "pinnace.dev/version": VERSION.replace("+", "-"),
+        "pinnace.dev/board": board() or None,
+    }
 
 
 def _features(runtime: RuntimeStatus) -> dict[str, Any]:

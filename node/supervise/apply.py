@@ -23,6 +23,7 @@ from node.supervise.process import Running, execute, fork
 
 LOG = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HAND_OVER = 75  # exit code of a child: end the others too, and let the daemon go on alone
 SETTLING_SECONDS = 20.0  # until a program that is ready has done all that belongs to its start
 
 
@@ -45,10 +46,15 @@ class Supervisor:
         self._on_ready = on_ready
         self._announced = False
         self._stopping = False
+        self._handed_over = False
         self._selector = selectors.DefaultSelector()
 
-    def run(self) -> None:
-        """Until SIGTERM or SIGINT, and then until every child has stopped."""
+    def run(self) -> bool:
+        """
+        Until SIGTERM or SIGINT, and then until every child has stopped.
+
+        True: a child ended with ``HAND_OVER`` instead, so that the daemon goes on alone.
+        """
         woken, wakeup = socket.socketpair()
         woken.setblocking(False)
         wakeup.setblocking(False)
@@ -64,6 +70,7 @@ class Supervisor:
             self._selector.close()
             woken.close()
             wakeup.close()
+        return self._handed_over
 
     def _turn(self, woken: socket.socket) -> bool:
         now = self._clock()
@@ -123,6 +130,7 @@ class Supervisor:
             numbers = woken.recv(4096)
             if any(number in STOP_SIGNALS for number in numbers):
                 self._stopping = True
+                self._handed_over = False  # whoever ends us has the last word
             if signal.SIGALRM in numbers:
                 self._settle()
         self._reap()
@@ -151,6 +159,9 @@ class Supervisor:
             self._selector.unregister(child.socket)
         child.close()
         fact = self._facts[name]
+        if code == HAND_OVER and not self._stopping:
+            LOG.info("%s asks for everything to end", name)
+            self._stopping = self._handed_over = True
         if self._stopping or fact.phase is Phase.STOPPING:
             LOG.debug("%s ended with %d", name, code)
         failures = plan.failures_after_death(fact, self._clock())

@@ -264,6 +264,8 @@ def _is_adopted(state: State, asked: Request) -> bool:
 
 
 def _begin(facts: Facts, request: Request) -> Decision:
+    if request.rollback and not request.version:
+        request = replace(request, version=str(facts.running.version or ""))
     made = State(
         request=request,
         phase=Phase.DOWNLOADING,

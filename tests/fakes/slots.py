@@ -188,13 +188,30 @@ class FakeMachine:
         boot = json.loads(path.read_text())
         tried = boot["try"]
         path.write_text(json.dumps(boot | {"try": ""}))
-        running = {"slot": tried or boot["primary"], "trial": bool(tried)}
+        running = {"slot": tried or boot["primary"], "trial": bool(tried), "boot": self.boot() + 1}
         (self.folder / "running.json").write_text(json.dumps(running))
         return self.attach()
 
-    def attach(self) -> FolderSlots:
+    def boot(self) -> int:
+        """How often it was powered on."""
+        path = self.folder / "running.json"
+        return int(json.loads(path.read_text())["boot"]) if path.exists() else 0
+
+    def attach(self, restart: Callable[[], None] | None = None) -> FolderSlots:
         """Another process of the same start."""
-        return FolderSlots(self.folder, self.power, self._restarted)
+        return FolderSlots(self.folder, self.power, restart or self._restarted)
+
+    @classmethod
+    def found(cls, folder: Path) -> "FakeMachine":
+        """One that was made before."""
+        machine = cls.__new__(cls)
+        machine.folder, machine.power, machine.restarts, machine._bundles = folder, Power(), 0, 0
+        return machine
+
+    def version(self) -> str:
+        """Of the slot that runs."""
+        running = json.loads((self.folder / "running.json").read_text())["slot"]
+        return str(json.loads((self.folder / running / "slot.json").read_text())["version"])
 
     def _restarted(self) -> None:
         self.restarts += 1
