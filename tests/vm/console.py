@@ -100,7 +100,7 @@ class Shell:
         # the marks around the output are put together only when they are printed.
         packed = base64.b64encode(command.encode()).decode()
         pieces = [packed[i : i + _CHUNK] for i in range(0, len(packed), _CHUNK)]
-        lines = [" c=", *(f" c=$c{piece}" for piece in pieces)]
+        lines = [" c=", *(f" c=${{c}}{piece}" for piece in pieces)]
         lines.append(
             f" echo; echo {mark}'-begin'; (eval \"$(echo $c | base64 -d)\") </dev/null 2>&1"
         )
