@@ -23,26 +23,44 @@ _MOST = 16 << 20  # bytes of all of them
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
     files: Mapping[str, str]  # path below the folder → text
+    origins: Mapping[str, str]  # path on the partition → text; without those of pinnace.yaml
     problems: tuple[Problem, ...]  # of files that are left out
 
 
-def gather(partition: Path, wanted: Iterable[Manifest]) -> Gathered:
+_NOTHING = Gathered(files={}, origins={}, problems=())
+
+
+def gather(partition: Path, wanted: Iterable[Manifest], *, with_folder: bool = True) -> Gathered:
     """What ``manifests:`` names, and all of the folder ``manifests/``. Reads, and decides."""
-    files: dict[str, str] = {}
+    inline: dict[str, str] = {}
+    named: dict[str, str] = {}
     problems: list[Problem] = []
-    inline = 0
     for manifest in wanted:
         if manifest.text:
-            inline += 1
-            files[f"{INLINE}-{inline}.yaml"] = manifest.text
+            inline[f"{INLINE}-{len(inline) + 1}.yaml"] = manifest.text
             continue
         found = list(_below(partition / manifest.name))
         if not found:
             problems.append(Problem(0, "manifests", f"{manifest.name!r} is not on the partition"))
-        _take(partition, found, files, problems)
-    folder = partition / MANIFESTS_NAME
-    _take(folder, _below(folder), files, problems)
-    return Gathered(files=files, problems=tuple(dict.fromkeys(problems)))
+        _take(partition, found, named, problems)
+    folder = gather_folder(partition / MANIFESTS_NAME) if with_folder else _NOTHING
+    problems += [problem for problem in folder.problems if problem not in problems]
+    # A file of manifests/ that is named too is one file.
+    named = {name: text for name, text in named.items() if name not in folder.origins}
+    return Gathered(
+        files={**inline, **named, **folder.files},
+        origins={**named, **folder.origins},
+        problems=tuple(problems),
+    )
+
+
+def gather_folder(folder: Path) -> Gathered:
+    """All manifests below a folder, as they would stand in ``manifests/``."""
+    files: dict[str, str] = {}
+    problems: list[Problem] = []
+    _take(folder, _below(folder), files, problems, prefix=f"{MANIFESTS_NAME}/")
+    origins = {f"{MANIFESTS_NAME}/{name}": text for name, text in files.items()}
+    return Gathered(files=files, origins=origins, problems=tuple(problems))
 
 
 def _below(path: Path) -> Iterator[Path]:
@@ -58,23 +76,31 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _take(
-    root: Path, paths: Iterable[Path], files: dict[str, str], problems: list[Problem]
+    root: Path,
+    paths: Iterable[Path],
+    files: dict[str, str],
+    problems: list[Problem],
+    *,
+    prefix: str = "",
 ) -> None:
     for path in paths:
         name = path.relative_to(root).as_posix()
+        where = f"{prefix}{name}"
         try:
             text = document.decode(path.read_bytes())
         except ConfigError as err:
-            problems.append(Problem(0, name, err.problems[0].message))
+            problems.append(Problem(0, where, err.problems[0].message))
             continue
         except OSError as err:
-            problems.append(Problem(0, name, f"cannot be read: {err.strerror}"))
+            problems.append(Problem(0, where, f"cannot be read: {err.strerror}"))
             continue
         wrong = _wrong_with(path, text)
         if wrong:
-            problems.append(Problem(0, name, wrong))
+            problems.append(Problem(0, where, wrong))
         elif sum(map(len, files.values())) + len(text) > _MOST:
-            problems.append(Problem(0, name, f"does not fit: all have more than {_MOST >> 20} MiB"))
+            problems.append(
+                Problem(0, where, f"does not fit: all have more than {_MOST >> 20} MiB")
+            )
         else:
             files[name] = text
 
