@@ -40,6 +40,7 @@ _UNUSED = re.compile(
 # Descriptions of built-in types, which `kubectl explain` shows, are read out of these as text.
 _PROSE = re.compile(r"kubernetes/client/models/(?!__init__)[^/]+\.py$")
 _PROSE_END = "\n    openapi_types"
+_PROSE_START = 'raise ImportError("descriptions of the type, no class")\n'
 _LICENSE = re.compile(
     r"\.dist-info/(licenses?/)?(.*(LICEN[CS]E|COPYING|NOTICE|AUTHORS)[^/]*)$", re.IGNORECASE
 )
@@ -87,11 +88,11 @@ def _unpack(tree: Path, wheel: Wheel) -> None:
 
 
 def _prose(source: str) -> str:
-    """Of a module of one class: its description and those of its fields."""
+    """Of a module of one class: its description and those of its fields, as text to be read."""
     start, end = source.find("\nclass "), source.find(_PROSE_END)
     if start < 0 or end < start:
-        return ""
-    return source[start:end] + _PROSE_END + "\n"
+        return _PROSE_START
+    return _PROSE_START + source[start:end] + _PROSE_END + "\n"
 
 
 def _program(home: Path) -> None:
