@@ -204,8 +204,9 @@ def _text(match: str, link: Link, vlans: tuple[str, ...], metric: int) -> str:
     lines += [f"DNS={server}" for server in link.dns]
     lines += [f"Domains={' '.join(link.search)}"] if link.search else []
     lines += [f"VLAN={name}" for name in vlans]
-    if link.mtu:
-        lines += ["", "[Link]", f"MTUBytes={link.mtu}"]
+    # The node starts without a network, and nothing else waits for one.
+    lines += ["", "[Link]", "RequiredForOnline=no"]
+    lines += [f"MTUBytes={link.mtu}"] if link.mtu else []
     if link.dhcp:
         # By the MAC address, as people reserve addresses in their routers.
         lines += ["", "[DHCPv4]", "ClientIdentifier=mac", "UseHostname=no"]

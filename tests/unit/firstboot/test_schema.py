@@ -1,8 +1,10 @@
 """What pinnace.yaml may say, and that every mistake in it is named with its line."""
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import yaml
@@ -31,6 +33,15 @@ def only(text: str | bytes) -> str:
 def test_an_empty_file_means_the_defaults() -> None:
     for text in (b"", b"# nothing\n", b"---\n", b"hostname:\n", b"\xef\xbb\xbf"):
         assert schema.parse(text) == Settings()
+
+
+def test_the_example_on_the_card_is_right() -> None:
+    root = Path(__file__).parents[3]
+    example = (root / "image-build/files/config/pinnace.yaml.example").read_text()
+    assert schema.parse(example.encode()).hostname == "kitchen"
+    # What is a comment there is right as well: a comment mark and one space are taken away.
+    every = re.sub(r"(?m)^# (?=[ A-Za-z-]+:|  |- )", "", example)
+    assert schema.parse(every.encode(), time_zones={"Europe/Berlin"}).disable == ("traefik",)
 
 
 def test_every_field_is_taken() -> None:
