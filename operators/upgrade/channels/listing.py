@@ -23,7 +23,6 @@ from operators.upgrade.base import OfferError
 SCHEMA = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"v\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
-_BUILD = re.compile(r"(.+)\+pinnace(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,30 +114,10 @@ def admit(listing: Listing, *, serial: int, now: datetime) -> None:
         )
 
 
-def choose(listing: Listing, version: str) -> str:
-    """
-    The version that is meant: ``version`` itself, of one without a build the newest build.
-
-    Raises :class:`OfferError`.
-    """
-    if version in listing.releases:
-        return version
-    found = newest_build(version, listing.releases)
-    if not found:
-        raise OfferError("NoSuchVersion", f"channel {listing.name} has no {version}")
-    return found
-
-
-def newest_build(version: str, there: Sequence[str] | Mapping[str, object]) -> str:
-    """Of ``v1.36.4`` the last of v1.36.4+pinnace1, …+pinnace2; "" where there is none."""
-    builds = [
-        (int(m[2]), m[0]) for one in there if (m := _BUILD.fullmatch(one)) and m[1] == version
-    ]
-    return max(builds, default=(0, ""))[1]
-
-
 def bundles(listing: Listing, version: str, boards: Sequence[str]) -> dict[str, Bundle]:
     """Those that there are. Raises :class:`OfferError` where there is none."""
+    if version not in listing.releases:
+        raise OfferError("NoSuchVersion", f"channel {listing.name} has no {version}")
     there = listing.releases[version]
     found = {board: there[board] for board in boards if board in there}
     if not found:

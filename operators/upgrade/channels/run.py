@@ -81,7 +81,7 @@ class SignedChannels:
         self, place: str, spec: Spec, boards: Sequence[str], serial: int
     ) -> dict[str, Offer]:
         found, version = await self._listing(place, spec, serial), str(spec.get("version") or "")
-        chosen = listing.choose(found, version) if version else found.latest
+        chosen = version or found.latest
         return {
             board: Offer(
                 version=chosen,
@@ -146,8 +146,6 @@ class SignedChannels:
     ) -> dict[str, Offer]:
         if not listing.VERSION.fullmatch(version):
             raise OfferError("NoSuchVersion", f"{version!r} is no version such as v1.36.4+pinnace1")
-        if not fetch.is_web(source) and "+" not in version:
-            version = await asyncio.to_thread(_newest, _folder(source), version) or version
         found, missing = {}, []
         for board in boards:
             try:
@@ -186,13 +184,6 @@ async def _in_folder(folder: Path, version: str, board: str) -> Offer:
     except Missing:
         sha256 = ""
     return Offer(version=version, url=str(path), sha256=sha256, size=size)
-
-
-def _newest(folder: Path, version: str) -> str:
-    """The newest build of a version of which there is any bundle; "": none."""
-    names = [path.name.removeprefix("pinnace-") for path in folder.glob("pinnace-*.raucb")]
-    builds = [found[0] for name in names if (found := re.match(r".*\+pinnace\d+(?=-)", name))]
-    return listing.newest_build(version, builds)
 
 
 async def _keyring(path: Path) -> str:
