@@ -1,6 +1,6 @@
 # Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock image-lock
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -54,6 +54,9 @@ bench: setup-dev images ## Measure, and write docs/benchmarks.md
 
 lock: ## Pin the dependencies anew (needs uv)
 	@for set in build runtime dev traefik; do uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --upgrade requirements/$$set.in -o requirements/$$set.txt; done
+
+image-lock: .cache/runtime ## Lock the Debian packages of images anew, as this machine's mirrors have them
+	@cd image-build && ../$(BIN)/python -m appliance.lock
 
 clean: ## Remove what was set up here (not the data)
 	rm -rf $(VENV) .cache controlplane/deploy/static .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

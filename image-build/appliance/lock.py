@@ -105,6 +105,7 @@ def for_tools(architecture: str) -> tuple[Package, ...]:
 # The machine's mirrors
 
 _ARCHIVES = {"debian": ("", "-updates"), "security": ("-security",)}
+_SECURITY_POOL = "pool/updates/"
 
 
 def mirrors(folder: Path = APT) -> list[Mirror]:
@@ -218,7 +219,7 @@ class AptRoot:
 
     def show(self, chosen: Iterable[str]) -> list[Package]:
         output = self._run("apt-cache", "show", "--no-all-versions", *chosen)
-        return [_shown(stanza, self._mirrors) for stanza in output.strip().split("\n\n")]
+        return [_shown(stanza) for stanza in output.strip().split("\n\n")]
 
     def newest(self, name: str) -> str:
         output = self._run("apt-cache", "policy", name)
@@ -264,20 +265,16 @@ _PROVIDED = {
 }
 
 
-def _shown(stanza: str, known: Iterable[Mirror]) -> Package:
+def _shown(stanza: str) -> Package:
     fields = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", stanza, re.MULTILINE))
-    security = "security" if "security" in {m.archive for m in known} else "debian"
-    # The two archives have no path in common: the version's suffix says where it is from.
-    archive = "debian"
-    if "updates/" in fields["Filename"]:
-        archive = security
     return Package(
         name=fields["Package"],
         version=fields["Version"],
         architecture=fields["Architecture"],
         sha256=fields["SHA256"],
         size=int(fields["Size"]),
-        archive=archive,
+        # What both have comes from the pool of Debian itself.
+        archive="security" if fields["Filename"].startswith(_SECURITY_POOL) else "debian",
         path=fields["Filename"],
     )
 

@@ -69,14 +69,15 @@ def of(tree: Path) -> Accounts:
     users = dict(_rows((tree / _MASTER / "passwd.master").read_text()))
     groups = dict(_rows((tree / _MASTER / "group.master").read_text()))
     wanted = [line for path in sorted((tree / _SYSUSERS).glob("*.conf")) for line in _lines(path)]
-    for kind, name, number, comment, home, shell in wanted:
-        if kind == "g" or (kind.startswith("u") and name not in users):
+    for kind, name, number, *_ in wanted:
+        own = kind.startswith("u") and name not in users and ":" not in number
+        if kind == "g" or own:
             groups.setdefault(name, ["*", _number(name, number), ""])
+    for kind, name, number, comment, home, shell in wanted:
         if kind.startswith("u") and name not in users:
-            gecos = comment or ""
-            own = groups[name][1]
+            group = _group(groups, name, number)
             uid = _number(name, number)
-            users[name] = ["*", uid, own, gecos, home or "/", shell or _NO_SHELL]
+            users[name] = ["*", uid, group, comment, home or "/", shell or _NO_SHELL]
     for kind, name, group, *_ in wanted:
         if kind == "m":
             _join(groups, name, group)
@@ -109,6 +110,12 @@ def _number(name: str, told: str) -> str:
     if name not in NUMBERS:
         raise UserError(f"a package wants an account {name}: give it a number in users.py")
     return str(NUMBERS[name])
+
+
+def _group(groups: Mapping[str, list[str]], user: str, told: str) -> str:
+    """The number of a user's own group: its namesake, or after a colon a number or a name."""
+    other = told.partition(":")[2]
+    return other if other.isdigit() else groups[other or user][1]
 
 
 def _join(groups: dict[str, list[str]], user: str, group: str) -> None:
