@@ -118,8 +118,8 @@ class Fat:
         if shape.info:
             sector = bytearray(self._read(shape.info, 512))
             if struct.unpack_from("<I", sector, 0)[0] == _FSINFO[0]:
-                free = sum(not self._entry(c) for c in range(2, shape.clusters + 2))
-                struct.pack_into("<II", sector, 488, free, self._next)
+                table = memoryview(self._table).cast("I")[2 : shape.clusters + 2]
+                struct.pack_into("<II", sector, 488, table.tolist().count(0), self._next)
                 self._write(shape.info, bytes(sector))
 
     def _folder(self, parent: int, name: str, when: datetime) -> int:
@@ -225,7 +225,8 @@ class Fat:
     def _allocate(self, count: int) -> list[int]:
         """A chain of free clusters, ended."""
         found: list[int] = []
-        for cluster in (*range(self._next, self._shape.clusters + 2), *range(2, self._next)):
+        end = self._shape.clusters + 2
+        for cluster in itertools.chain(range(self._next, end), range(2, self._next)):
             if len(found) == count:
                 break
             if not self._entry(cluster):

@@ -59,6 +59,9 @@ def main(arguments: Sequence[str], say: Callable[[str], None], warn: Callable[[s
     except BrokenError as err:
         warn(f"{err}; {given.device} {NOT_USABLE}")
         return 1
+    except KeyboardInterrupt:
+        warn(f"stopped; {given.device} {NOT_USABLE}")
+        return INTERRUPTED
     return 0
 
 
@@ -75,11 +78,8 @@ def _flash(given: argparse.Namespace, say: Callable[[str], None]) -> None:
         if not given.yes:
             _ask(given, block=block)
         with Target(given.device, block=block, size=size) as target:
-            try:
-                _write(image, first, target, total, verifying=not given.no_verify)
-                _put(target, source.placed(table), files)
-            except KeyboardInterrupt:
-                raise BrokenError("stopped") from None
+            _write(image, first, target, total, verifying=not given.no_verify)
+            _put(target, source.placed(table), files)
             target.announce()
     say(f"{given.device} is ready" + (f", with {', '.join(files)} on it" if files else ""))
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import importlib
 import lzma
+import os
 import shutil
 import subprocess
 import zlib
@@ -36,10 +37,13 @@ class Source:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._file: Any = path.open("rb")
-            kind = _kind(self._file)
-            self._stream = self._open(kind)
         except OSError as err:
-            raise RefusedError(f"{path}: {err.strerror or err}") from err
+            raise RefusedError(f"{path}: {err.strerror}") from err
+        try:
+            self._stream = self._open(_kind(self._file))
+        except BaseException:
+            self._file.close()
+            raise
 
     def _open(self, kind: str) -> Any:
         match kind:
@@ -65,6 +69,7 @@ class Source:
         program = shutil.which("zstd")
         if program is None:
             raise RefusedError(f"{self.path} needs the program zstd: install it, or `unzstd` it")
+        os.lseek(self._file.fileno(), 0, os.SEEK_SET)  # what was looked at is read again
         self._process = subprocess.Popen(
             [program, "-q", "-d", "-c"], stdin=self._file, stdout=subprocess.PIPE
         )
@@ -113,8 +118,10 @@ def _kind(file: Any) -> str:
 def table(head: bytes, path: Path) -> gpt.Table:
     """Of the image's first bytes. Raises :class:`RefusedError` where it is none of ours."""
     try:
+        if len(head) < HEAD:
+            raise gpt.TableError("it is too short")
         found = gpt.parse(head[gpt.SECTOR : 2 * gpt.SECTOR], head[2 * gpt.SECTOR :])
-    except (gpt.TableError, ValueError) as err:
+    except gpt.TableError as err:
         raise RefusedError(f"{path} is no disk image: {err}") from err
     if found.named(CONFIG) is None or not all(found.named(name) for name in BOOT):
         raise RefusedError(f"{path} is no image of Pinnace: it lacks the partitions of one")

@@ -94,10 +94,10 @@ class Target:
             fcntl.ioctl(self.descriptor, _ZERO_OUT, struct.pack("=QQ", offset, length))
         except OSError:
             self._aligned(length)
-            with mmap.mmap(-1, length) as zeros, memoryview(zeros) as view:
-                done = 0
-                while done < length:
-                    done += os.pwritev(self.descriptor, [view[done:]], offset + done)
+            zeros = _buffer(length)
+            done = 0
+            while done < length:
+                done += os.pwritev(self.descriptor, [zeros[done:]], offset + done)
 
     def read(self, offset: int, buffer: memoryview) -> None:
         self._aligned(len(buffer))
@@ -149,6 +149,11 @@ def _why(path: Path, err: OSError) -> str:
     return f"{path}: {err.strerror}"
 
 
+def _buffer(length: int) -> memoryview:
+    """At the beginning of a page, as reads and writes past the page cache ask for."""
+    return memoryview(mmap.mmap(-1, length))
+
+
 def any_but_zeros(data: memoryview) -> bool:
     raw = data.tobytes()
     return raw.count(0) != len(raw)
@@ -177,9 +182,9 @@ def write(source: Source, first: bytes, target: Target, total: int, *, show: Sho
                 show(offset)
         if offset != total:
             raise BrokenError(f"{source.path} ends too early: it was not downloaded whole")
-        with mmap.mmap(-1, len(first)) as buffer, memoryview(buffer) as view:
-            view[:] = first
-            target.write(0, view)
+        start = _buffer(len(first))
+        start[:] = first
+        target.write(0, start)
         target.settle()
     except RefusedError as err:
         raise BrokenError(str(err)) from err
@@ -193,7 +198,7 @@ def _ahead(source: Source) -> Generator[memoryview, None, None]:
     free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
     full: queue.SimpleQueue[tuple[memoryview, int] | Exception] = queue.SimpleQueue()
     for _ in range(_BUFFERS):
-        free.put(memoryview(mmap.mmap(-1, CHUNK)))
+        free.put(_buffer(CHUNK))
 
     def work() -> None:
         try:
@@ -226,20 +231,19 @@ def _ahead(source: Source) -> Generator[memoryview, None, None]:
 def verify(target: Target, written: Written, total: int, *, show: Show) -> None:
     """Raises :class:`BrokenError`, which says where the medium gave something else back."""
     digest = hashlib.sha256()
-    with mmap.mmap(-1, CHUNK) as buffer, memoryview(buffer) as view:
-        try:
-            for number, offset in enumerate(range(0, total, CHUNK)):
-                part = view[: min(CHUNK, total - offset)]
-                target.read(offset, part)
-                if zlib.crc32(part) != written.marks[number]:
-                    raise BrokenError(
-                        f"{target.path} gave back something else than was written, at "
-                        f"{offset / 1e6:.0f} MB: the card is worn out or smaller than it says"
-                    )
-                digest.update(part)
-                part.release()
-                show(min(offset + CHUNK, total))
-        except OSError as err:
-            raise BrokenError(f"{target.path} cannot be read back: {err.strerror}") from err
+    buffer = _buffer(CHUNK)
+    try:
+        for number, offset in enumerate(range(0, total, CHUNK)):
+            part = buffer[: min(CHUNK, total - offset)]
+            target.read(offset, part)
+            if zlib.crc32(part) != written.marks[number]:
+                raise BrokenError(
+                    f"{target.path} gave back something else than was written, at "
+                    f"{offset / 1e6:.0f} MB: the card is worn out or smaller than it says"
+                )
+            digest.update(part)
+            show(min(offset + CHUNK, total))
+    except OSError as err:
+        raise BrokenError(f"{target.path} cannot be read back: {err.strerror}") from err
     if digest.hexdigest() != written.sha256:
         raise BrokenError(f"{target.path} gave back something else than was written")
