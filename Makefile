@@ -11,7 +11,7 @@ DATA ?= /var/lib/pinnace
 WORKERS ?= 2
 # The runtime, and static programs that become the images of a node without a registry.
 PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates e2fsprogs mount python3-venv
-TEST_PACKAGES := dnsutils faketime
+TEST_PACKAGES := dnsutils faketime dosfstools mtools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -38,6 +38,7 @@ class Config:
     network_policy: bool = True  # enforced by the operators of this node
     network_policy_fail: str = "closed"  # "closed" | "open"
     cluster_dns_provider: str = "pinnace"  # or coredns
+    private_registry: Path = Path("/etc/pinnace/registries.yaml")
     default_runtime: str = ""  # of pods without a RuntimeClass; "": runc
 
     @property
@@ -108,5 +109,6 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         network_policy=not settings["disable-network-policy"],
         network_policy_fail=settings["network-policy-fail"],
         cluster_dns_provider=settings["cluster-dns-provider"],
+        private_registry=Path(settings["private-registry"]),
         default_runtime=settings["default-runtime"],
     )

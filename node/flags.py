@@ -80,6 +80,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("resolv-conf", "", "resolver configuration for pods; default: the machine's"),
     Flag("default-runtime", "", "container runtime of pods without a class; default: runc"),
     Flag("pause-image", "pinnace.dev/pause:1", "image of the sandbox container"),
+    Flag("private-registry", "/etc/pinnace/registries.yaml", "mirrors, credentials of registries"),
     Flag("system-default-registry", "", "registry of the system's own images"),
     Flag("kubelet-port", 10250, "port of the kubelet's API"),
     Flag("max-pods", 110, "pods that may run on this node"),
@@ -107,7 +108,7 @@ NOT_SUPPORTED: frozenset[str] = frozenset(
     image-credential-provider-config image-service-endpoint kine-tls kube-apiserver-arg
     kube-cloud-controller-manager-arg kube-controller-manager-arg kube-proxy-arg
     kube-scheduler-arg kubelet-arg lb-server-port log node-external-dns node-internal-dns
-    nonroot-devices prefer-bundled-bin private-registry protect-kernel-defaults rootless
+    nonroot-devices prefer-bundled-bin protect-kernel-defaults rootless
     secrets-encryption secrets-encryption-provider selinux snapshotter
     supervisor-metrics tls-san-security vmodule vpn-auth vpn-auth-file with-node-id
     write-kubeconfig-group

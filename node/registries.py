@@ -22,6 +22,8 @@ _TOP = {"mirrors", "configs"}
 _TLS = {"ca_file", "cert_file", "key_file", "insecure_skip_verify"}
 _AUTH = {"username", "password", "auth", "identity_token", "token"}
 DOCKER = "registry-1.docker.io"
+HOSTS = "hosts.toml"
+MADE_HERE = "# Written at each start of pinnace from registries.yaml; changes here do not last."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,7 @@ def hosts(registries: Registries) -> Mapping[str, str]:
 
 
 def _hosts_toml(host: str, endpoints: tuple[str, ...], registries: Registries) -> str:
-    lines = ["# Written at each start of pinnace from registries.yaml; changes here do not last."]
+    lines = [MADE_HERE]
     own = _own(host)
     if own:
         lines.append(f"server = {json.dumps(own)}")

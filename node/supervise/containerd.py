@@ -7,10 +7,15 @@ to keep its heap small. A GOMEMLIMIT that is about as large as the heap is not f
 that: it saves a quarter of a MiB, and collects three times a second at idle.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from node.config import Config
+from node.host.files import write_if_changed
+from node.registries import HOSTS, MADE_HERE, Registries, credentials, hosts, parse
 from node.settings import UsageError
 from node.supervise.base import Executed
 from node.supervise.runtimes import Installed, installed, tables
@@ -58,8 +63,12 @@ def _may_lower_oom_scores() -> bool:
     return bool(int(effective, 16) >> CAP_SYS_RESOURCE & 1)
 
 
-def configuration(config: Config, machine: Machine) -> str:
-    """containerd's config.toml. Raises :class:`UsageError` for a runtime that is not there."""
+def configuration(config: Config, machine: Machine, credentials: str = "") -> str:
+    """
+    containerd's config.toml. Raises :class:`UsageError` for a runtime that is not there.
+
+    ``credentials``: tables of :func:`node.registries.credentials`.
+    """
     unused = ", ".join(f'"{plugin}"' for plugin in UNUSED_PLUGINS)
     return f"""\
 # Written at each start of pinnace; changes here do not last.
@@ -100,8 +109,33 @@ disabled_plugins = [{unused}]
   SystemdCgroup = {_boolean(machine.systemd_cgroup)}
 {tables(machine.runtimes, systemd_cgroup=machine.systemd_cgroup)}
 [plugins."io.containerd.grpc.v1.cri".registry]
-  config_path = "{config.agent_dir / "etc" / "containerd" / "certs.d"}"
-"""
+  config_path = "{_certs_dir(config)}"
+{credentials}"""
+
+
+def _certs_dir(config: Config) -> Path:
+    return config.agent_dir / "etc" / "containerd" / "certs.d"
+
+
+def _registries(config: Config) -> Registries:
+    """Of registries.yaml. Raises :class:`UsageError` where that is there and wrong."""
+    path = config.private_registry
+    try:
+        return parse(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        return parse(None)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as err:
+        raise UsageError(f"{path}: {' '.join(str(err).split())}") from err
+
+
+def _write_hosts(folder: Path, wanted: Mapping[str, str]) -> None:
+    """One folder for each registry; those of an earlier registries.yaml go."""
+    for name, text in wanted.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_if_changed(folder / name / HOSTS, text)
+    for path in folder.glob(f"*/{HOSTS}"):
+        if path.parent.name not in wanted and path.read_text().startswith(MADE_HERE):
+            path.unlink()
 
 
 def _default_runtime(config: Config, machine: Machine) -> str:
@@ -124,9 +158,12 @@ def service(config: Config, program: str) -> Executed:
     path = config.agent_dir / "etc" / "containerd" / "config.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     config.cni_conf_dir.mkdir(parents=True, exist_ok=True)
-    text = configuration(config, look_at_machine())
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    registries = _registries(config)
+    _write_hosts(_certs_dir(config), hosts(registries))
+    text = configuration(config, look_at_machine(), credentials(registries))
+    # It may hold passwords of registries.
+    write_if_changed(path, text, mode=0o600)
+    path.chmod(0o600)
     return Executed(
         name="containerd",
         argv=(program, "--config", str(path)),

@@ -83,3 +83,34 @@ def test_the_default_runtime_must_be_there(config: Config) -> None:
     machine = replace(MACHINE, runtimes=installed({"crun": "/usr/bin/crun"}.get))
     read = tomllib.loads(containerd.configuration(wanted, machine))
     assert read["plugins"][CRI]["containerd"]["default_runtime_name"] == "crun"
+
+
+def test_registries_yaml_becomes_what_containerd_reads(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "registries.yaml"
+    config = replace(config, private_registry=file)
+    file.write_text(
+        "mirrors: {docker.io: {endpoint: ['https://mirror.lan:5000']}}\n"
+        "configs: {'mirror.lan:5000': {auth: {username: me, password: geheim}}}\n"
+    )
+    path = Path(containerd.service(config, "containerd").argv[-1])
+    read = tomllib.loads(path.read_text())["plugins"][CRI]["registry"]
+    assert read["configs"]["mirror.lan:5000"]["auth"]["password"] == "geheim"
+    assert path.stat().st_mode & 0o777 == 0o600
+    hosts = Path(read["config_path"]) / "docker.io/hosts.toml"
+    assert "https://mirror.lan:5000" in tomllib.loads(hosts.read_text())["host"]
+    theirs = Path(read["config_path"]) / "own.lan/hosts.toml"
+    theirs.parent.mkdir()
+    theirs.write_text("")
+    file.write_text("mirrors: {}\n")
+    containerd.service(config, "containerd")
+    assert not hosts.exists()
+    assert theirs.exists()
+    assert "geheim" not in path.read_text()
+
+
+def test_a_wrong_registries_yaml_is_named(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "registries.yaml"
+    for text in ("mirrors: {a: {rewrite: {}}}", "a: b: c", "mirror: {}"):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=r"registries\.yaml"):
+            containerd.service(replace(config, private_registry=file), "containerd")
