@@ -1,12 +1,13 @@
 # Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock image-lock
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock package image-keys image-lock
 SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+ARCH ?= $(shell dpkg --print-architecture)
 DATA ?= /var/lib/pinnace
 WORKERS ?= 2
 # The runtime, and static programs that become the images of a node without a registry.
@@ -27,6 +28,12 @@ test: setup-dev lint ## Set up what is missing; style, types, then every test
 	@echo "== tests of the whole node"
 	@# A folder with a short name: sockets lie deep within it, and their paths must not be long.
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --basetemp=$$(mktemp -d /tmp/p-XXXX)/t tests/e2e
+
+package: setup ## Pinnace for a plain Debian, signed (ARCH=amd64|arm64), in build/package/
+	@cd image-build && ../$(BIN)/python -m appliance.package $(ARCH)
+
+image-keys: setup ## The keys that images and packages are signed with, in build/keys: made once, keep them
+	@cd image-build && ../$(BIN)/python -m appliance.keys ../build/keys
 
 test-upstream: setup-dev ## Build upstream's Kubernetes (needs Go, takes minutes), and test the operators on it
 	$(BIN)/python -m tests.upstream.build

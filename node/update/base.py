@@ -51,7 +51,8 @@ class Bundle:
 
 
 class Slots(Protocol):
-    board: str
+    @property
+    def board(self) -> str: ...
 
     async def running(self) -> Slot: ...
 
