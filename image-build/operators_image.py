@@ -35,7 +35,7 @@ STDLIB = f"usr/lib/{PYTHON}"
 AUTHORITIES = Path("/usr/share/ca-certificates/mozilla")
 
 # What the operators import; what these need comes with them.
-PACKAGES = ("kopf", "kubernetes", "pyyaml", "helm-python-sdk")
+PACKAGES = ("kopf", "kubernetes", "pyyaml", "helm-python-sdk", "orjson")
 # There is no wheel of it for armv7, where a chart's status then says that Helm is missing.
 OPTIONAL = frozenset({"helm-python-sdk"})
 # Beside Python: of netpol, of volumes that are file system images, and a shell to look around.
@@ -145,9 +145,8 @@ def _replace(target: Path, data: bytes) -> None:
 def inputs() -> str:
     """A digest of all that the image is made from: programs, packages, and Debian's versions."""
     digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "operators").rglob("*"), *Path(__file__).parent.glob("*.py")]):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    for path in [*_sources(), *sorted(Path(__file__).parent.glob("*.py"))]:
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     for distribution in closure(PACKAGES):
         digest.update((distribution.read_text("RECORD") or "").encode())
     installed = subprocess.run(
@@ -247,11 +246,15 @@ def _deduplicated(entries: Entries) -> Entries:
 
 
 def _program() -> Entries:
-    return {
-        str(HOME / path.relative_to(ROOT)): File(path.read_bytes())
-        for path in sorted((ROOT / "operators").rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    return {str(HOME / path.relative_to(ROOT)): File(path.read_bytes()) for path in _sources()}
+
+
+def _sources() -> list[Path]:
+    """The operators, and of the control plane the expressions that checks of upgrades are."""
+    objects = ROOT / "controlplane" / "objects"
+    found = [objects.parent / "__init__.py", *objects.rglob("*.py")]
+    found += [path for path in (ROOT / "operators").rglob("*") if path.is_file()]
+    return sorted(path for path in found if "__pycache__" not in path.parts)
 
 
 def _compiled(entries: Entries) -> Entries:

@@ -123,9 +123,12 @@ class SignedChannels:
             raise fetch.unreachable(place, f"there is no {CHANNEL}") from err
 
     async def _keys(self, spec: Spec) -> list[Any]:
-        # Here, since it loads a library that nobody without a channel needs.
-        from operators.upgrade.channels import signed
-
+        # Here, since it loads a library that nobody without a channel needs, and that the image of
+        # the operators for another Kubernetes, where versions are names alone, does not have.
+        try:
+            from operators.upgrade.channels import signed
+        except ImportError as err:
+            raise OfferError("BadSignature", f"signatures cannot be checked here: {err}") from err
         texts = {"channelKey": str(spec.get("channelKey") or "")}
         if not texts["channelKey"]:
             texts = {str(path): await _keyring(path) for path in self._keyrings}

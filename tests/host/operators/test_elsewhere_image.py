@@ -56,6 +56,20 @@ def test_the_program_runs_with_nothing_but_its_image(root: Path) -> None:
     inside(root, "/usr/bin/python3", "-c", check)
 
 
+UPGRADE = """
+import operators.upgrade.drain, operators.upgrade.jobs
+import operators.upgrade.channels.run, operators.upgrade.checks.web, operators.upgrade.checks.pods
+from operators.upgrade.checks import expression
+told = dict(api_version="v1", kind="Pod", namespace="", name="a", selector="")
+wanted = expression.Cel(expression="object.metadata.name.matches('^b$')", **told)
+print(repr(expression.judge(wanted, [{"metadata": {"name": "b"}}])))
+"""
+
+
+def test_what_an_upgrade_needs_is_in_the_image(root: Path) -> None:
+    assert inside(root, "/usr/bin/python3", "-c", UPGRADE) == "''\n"
+
+
 def test_it_runs_from_bytecode(root: Path) -> None:
     check = "import operators.queue as q, kopf as k, json as j; print(q.__cached__, k.__cached__)"
     for cached in inside(root, "/usr/bin/python3", "-c", check).split():
