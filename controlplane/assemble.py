@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from controlplane.api.admission.registry import default_admissions
 from controlplane.api.admission.resource_quota import ResourceQuota
@@ -41,6 +41,7 @@ from controlplane.api.webhooks.admission import MutatingWebhooks, ValidatingWebh
 from controlplane.api.webhooks.caller import Caller
 from controlplane.api.webhooks.conversion import WebhookConversion
 from controlplane.client.base import Client, Object
+from controlplane.client.clock import WallClock
 from controlplane.config import Config
 from controlplane.controllers import (
     certificates,
@@ -90,10 +91,6 @@ from controlplane.store.base import Store
 ITSELF = User(name="system:kube-controller-manager", groups=(MASTERS_GROUP,))
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
     """What everything else stands on; custom resources extend kinds and schemas later."""
@@ -105,9 +102,16 @@ class Foundation:
     kinds: Kinds
     schemas: Schemas
     tokens: ServiceAccountTokens
+    clock: WallClock
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        return self.clock.now
 
 
-def foundation(config: Config, pki: Pki, store: Store) -> Foundation:
+def foundation(
+    config: Config, pki: Pki, store: Store, clock: WallClock | None = None
+) -> Foundation:
     kinds = Kinds(builtin_kinds())
     issuer = f"https://kubernetes.default.svc.{config.cluster_domain}"
     return Foundation(
@@ -123,6 +127,7 @@ def foundation(config: Config, pki: Pki, store: Store) -> Foundation:
             audiences=(issuer, "pinnace"),
             jwks_uri=f"https://{config.advertise_address}:{config.https_port}/openid/v1/jwks",
         ),
+        clock=WallClock() if clock is None else clock,
     )
 
 
@@ -137,7 +142,7 @@ def parts(base: Foundation) -> Parts:
 
     made = _with_users_admission(_parts(base), whole)
     # Last: it counts what is going to be stored.
-    made = replace(made, admissions=(*made.admissions, ResourceQuota(itself, now)))
+    made = replace(made, admissions=(*made.admissions, ResourceQuota(itself, base.now)))
     if "metrics-server" not in base.config.disable:
         made = replace(made, aggregators=(*made.aggregators, MetricsApi(whole)))
     return made
@@ -161,7 +166,7 @@ def _with_users_admission(made: Parts, whole: Callable[[], Parts]) -> Parts:
 
 
 def _parts(base: Foundation) -> Parts:
-    config, pki, cache = base.config, base.pki, base.cache
+    config, pki, cache, now = base.config, base.pki, base.cache, base.now
     accounts = ServiceAccountAuthenticator(base.tokens, cache, now)
     bearers = (BootstrapTokenAuthenticator(cache, now), JoinTokenAuthenticator(pki.token.password))
     certificates = CertificateAuthenticator(

@@ -9,6 +9,7 @@ runs in one task group of one event loop.
 import asyncio
 import logging
 import signal
+import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from controlplane.api.app import ApiServer
 from controlplane.api.bootstrap_objects import ensure_bootstrap_objects, ensure_service_cidr
 from controlplane.api.bootstrap_policy import ensure_policy
+from controlplane.api.call import Parts
 from controlplane.api.customresources.serve import CustomKinds
 from controlplane.api.expiry import EventExpiry
 from controlplane.api.local import LocalClient
@@ -28,15 +30,16 @@ from controlplane.assemble import (
     deployer,
     foundation,
     listener_tls,
-    now,
     parts,
 )
+from controlplane.client.clock import WallClock
 from controlplane.config import Config, from_settings
 from controlplane.deploy.definitions import ensure_crds
 from controlplane.objects.facts import schema_by_name
 from controlplane.pki.ensure import ensure_pki
 from controlplane.reconcile.clock import LoopClock
 from controlplane.reconcile.loop import Loop
+from controlplane.renew import Renewer
 from controlplane.scheduler.loop import Scheduler
 from controlplane.store import compaction
 from controlplane.store.sqlite import SqliteStore
@@ -48,20 +51,22 @@ OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     """Run the control plane until SIGTERM; ``ready`` is called once it serves."""
-    asyncio.run(_serve(from_settings(settings), ready))
+    clock = settings.get("clock") or WallClock()
+    asyncio.run(_serve(from_settings(settings), ready, clock))
     return 0
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> None:
+async def _serve(config: Config, ready: Callable[[], None], clock: WallClock) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    pki = await asyncio.to_thread(ensure_pki, config, now())
+    clock.follow(asyncio.get_running_loop())
+    pki = await asyncio.to_thread(ensure_pki, config, clock.now())
     for warning in pki.warnings:
         LOG.warning("%s", warning)
     (config.server_dir / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
     store = await SqliteStore.open(config.server_dir / "db" / "state.db")
     try:
-        await _run(foundation(config, pki, store), ready, stop)
+        await _run(foundation(config, pki, store, clock), ready, stop)
     finally:
         await store.close()
 
@@ -78,14 +83,16 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
             metadata=schema_by_name(OBJECT_META),
             changed=api.kinds_changed,
         ).follow(base.cache)
-        listener = Listener(api, tls=listener_tls(base.pki))
+        tls = listener_tls(base.pki)
+        listener = Listener(api, tls=tls)
         await listener.start(base.config.bind_address, base.config.https_port)
         client = LocalClient(made, ITSELF)
         await ensure_bootstrap_objects(client, base.cache, base.pki)
-        await ensure_service_cidr(client, base.cache, base.config.service_cidr, now())
+        await ensure_service_cidr(client, base.cache, base.config.service_cidr, base.now())
         await ensure_policy(client, base.cache)
         await ensure_crds(client)
-        working = [tasks.create_task(work) for work in _work(base, client)]
+        renewer = _renewer(base, made, tls)
+        working = [tasks.create_task(work) for work in (*_work(base, client), renewer.run())]
         ready()
         await stop.wait()
         asyncio.get_running_loop().call_later(_PATIENCE, _tell_who_runs)
@@ -112,9 +119,18 @@ def _frames(task: "asyncio.Task[Any]") -> list[FrameType]:
     return found
 
 
+def _renewer(base: Foundation, made: Parts, tls: ssl.SSLContext) -> Renewer:
+    shown = [(tls, base.pki.serving)]
+    if made.kubelet_tls is not None:
+        shown.append((made.kubelet_tls, base.pki.kubelet_client))
+    renewer = Renewer(base.config, base.now, shown)
+    base.clock.on_step.append(lambda _by: renewer.look())
+    return renewer
+
+
 def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any, None]]:
     """What runs beside the API server for as long as it runs."""
-    clock = LoopClock(now)
+    clock = LoopClock(base.now)
     loop = Loop(
         controllers(base),
         client=client,
@@ -123,6 +139,7 @@ def _work(base: Foundation, client: LocalClient) -> Sequence[Coroutine[Any, Any,
         clock=clock,
         kinds=base.kinds,
     )
+    base.clock.on_step.append(lambda _by: loop.hurry())
     scheduler = Scheduler(client=client, reads=base.cache, feed=base.cache, clock=clock)
     deploy = deployer(base, client, clock)
     expiry = EventExpiry(base.store, base.cache, monotonic=asyncio.get_running_loop().time)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from node.config import from_settings
-from node.supervise import containerd, memory, preflight
+from node.supervise import clock, containerd, memory, preflight
 from node.supervise.apply import Supervisor
 from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
@@ -40,6 +40,7 @@ PRELOAD = (
     "orjson",
     "yaml",
     "controlplane.objects.meta",
+    "controlplane.objects.moment",
     "controlplane.objects.resources",
     "controlplane.objects.selectors",
     "controlplane.objects.validation.names",
@@ -103,6 +104,8 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
         if not may_start(settings):
             return EXIT_RESTARTING
         preflight.check(settings)
+        wall = clock.begin(settings)
+        settings = {**settings, "clock": wall}
         name_this_process("pinnace")
         memory.small_pages(on=True)
         preload()
@@ -116,9 +119,11 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
             supervisor = Supervisor(
                 services(settings), run_dir=run_dir, clock=time.monotonic, on_ready=all_ready
             )
+            supervisor.follow(wall)
             if not supervisor.run():
                 break
             if not may_start(settings):
                 return EXIT_RESTARTING
+        clock.end(wall, Path(settings["data-dir"]))
         notify(notify_address, "STOPPING=1")
     return 0

@@ -42,6 +42,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("debug", False, "log more"),
     Flag("data-dir", "/var/lib/pinnace", "where everything that lasts is kept", "d"),
     Flag("run-dir", "/run/pinnace", "sockets and locks"),
+    Flag("set-clock", False, "set a clock that cannot be right forward, as an appliance does"),
     Flag("token", "", "secret by which machines join; made at the first start if empty", "t"),
     Flag("token-file", "", "file that holds the token"),
     Flag("server", "", "the server to join: https://host:6443", "s"),

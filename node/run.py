@@ -12,11 +12,11 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from controlplane.client.base import Selection
 from controlplane.client.cache import Cache
+from controlplane.client.clock import WallClock
 from controlplane.client.http import HttpClient, from_kubeconfig
 from controlplane.objects.resources import (
     CONFIG_MAPS,
@@ -37,6 +37,7 @@ from node.kubelet.housekeeping import Housekeeper
 from node.kubelet.images import normalise
 from node.kubelet.node import NodeAgent
 from node.kubelet.preload import Preloader
+from node.kubelet.renewal import Renewal
 from node.kubelet.run import Kubelet
 from node.kubelet.server import KubeletServer
 from node.network.apply import PodNetwork
@@ -49,16 +50,13 @@ STOP_SECONDS = 5.0
 CUSTOM_DNS = Selection(namespace="kube-system", fields="metadata.name=coredns-custom")
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     """Run the agent until SIGTERM; ``ready`` is called once this node is Ready."""
-    return asyncio.run(_serve(from_settings(settings), ready))
+    clock = settings.get("clock") or WallClock()
+    return asyncio.run(_serve(from_settings(settings), ready, clock))
 
 
-async def _serve(config: Config, ready: Callable[[], None]) -> int:
+async def _serve(config: Config, ready: Callable[[], None], clock: WallClock) -> int:
     """
     SIGTERM ends the work by cancellation, wherever it stands; what runs in the kernel stays.
 
@@ -73,7 +71,10 @@ async def _serve(config: Config, ready: Callable[[], None]) -> int:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with from_kubeconfig(config.agent_dir / "kubelet.kubeconfig", agent="kubelet") as client:
-        working = asyncio.ensure_future(_work(config, client, ready, stop, hand_over=hand_over))
+        clock.follow(asyncio.get_running_loop())
+        working = asyncio.ensure_future(
+            _work(config, client, ready, stop, clock=clock, hand_over=hand_over)
+        )
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
@@ -92,8 +93,10 @@ async def _work(
     ready: Callable[[], None],
     stop: asyncio.Event,
     *,
+    clock: WallClock,
     hand_over: Callable[[], None],
 ) -> None:
+    now = clock.now
     runtime = CriClient(config.containerd_socket)
     cache = Cache(client, _wanted(config))
     nft = Nft()
@@ -116,6 +119,13 @@ async def _work(
     kubelet.on_stirred.append(evictor.wake)
     kubelet.on_runtime.append(node.runtime_changed)
     authorizer = Authorizer(client, config.node_name, time.monotonic)
+    renewal = Renewal(config.agent_dir)
+    if client.tls is not None:
+        renewal.keep("client-kubelet", client.tls)
+    server = KubeletServer(kubelet, runtime, now, authorizer=authorizer)
+    server.on_start = lambda context: renewal.keep("serving-kubelet", context)
+    clock.on_step.append(lambda _by: kubelet.clock_was_set())
+    clock.on_step.append(lambda _by: node.wake())
     updates = UpdateWatch(
         Surroundings(
             config=config,
@@ -147,11 +157,8 @@ async def _work(
                 ).run()
             ),
             tasks.create_task(_cluster_dns(config, cache)),
-            tasks.create_task(
-                KubeletServer(kubelet, runtime, now, authorizer=authorizer).run(
-                    stop, config.agent_dir, "", config.kubelet_port
-                )
-            ),
+            tasks.create_task(server.run(stop, config.agent_dir, "", config.kubelet_port)),
+            tasks.create_task(renewal.run()),
             tasks.create_task(updates.run()),
             tasks.create_task(housekeeper.run()),
             tasks.create_task(evictor.run()),

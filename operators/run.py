@@ -67,6 +67,8 @@ DISABLED_AS = {"localpath": "local-storage"}
 def main(settings: Mapping[str, Any], ready: Callable[[], None]) -> int:
     """Run the operators until SIGTERM; ``ready`` is called once the watches begin."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    if "clock" in settings:
+        _NOW.set(settings["clock"].now)
     asyncio.run(until_told(_native(from_settings(settings), ready)))
     return 0
 
@@ -84,6 +86,10 @@ def main_elsewhere(config: Config, election: Told | None, address: tuple[str, in
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+# On a node of Pinnace the daemon's, which believes in no clock that cannot be right.
+_NOW: ContextVar[Callable[[], datetime]] = ContextVar("now", default=now)
 
 
 async def until_told(work: Coroutine[Any, Any, None]) -> None:
@@ -192,7 +198,7 @@ async def operate(
 ) -> None:
     """Run these operators until cancelled."""
     client = WriterClient(config, may_act=may_act)
-    parts = Parts(config=config, client=client, now=now, clock=time.monotonic)
+    parts = Parts(config=config, client=client, now=_NOW.get(), clock=time.monotonic)
     crew = Crew(names, lambda name: _operator(name, parts), time.monotonic)
     vitals.restarts = crew.restarts
     try:

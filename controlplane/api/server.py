@@ -20,6 +20,7 @@ from controlplane.api.app import ApiServer, audit_id
 
 _TLS_BUFFER = 16 * 1024
 _STOP_SECONDS = 5.0
+NO_CHECK_TIME = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME
 
 
 def server_tls(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
@@ -33,6 +34,8 @@ def server_tls(certificate: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(client_ca)
     context.verify_mode = ssl.CERT_OPTIONAL
+    # Who was somebody does not cease to be it because the clock was set: see authn.
+    context.verify_flags |= NO_CHECK_TIME
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -20,6 +20,7 @@ from controlplane.client.base import Object, Reads
 from controlplane.objects import meta
 from controlplane.objects.errors import unauthorized
 from controlplane.objects.kinds import Resource
+from controlplane.objects.moment import elapsed
 from controlplane.objects.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 
 _EXTRA = "authentication.kubernetes.io"
@@ -110,7 +111,7 @@ class ServiceAccountAuthenticator:
 
 def _is_gone(obj: Object, now: datetime) -> bool:
     deleted = str(meta.metadata(obj).get("deletionTimestamp") or "")
-    return deleted != "" and meta.parse_time(deleted) < now - LEEWAY
+    return deleted != "" and elapsed(meta.parse_time(deleted), now) > LEEWAY
 
 
 def _user(claims: Claims) -> User:

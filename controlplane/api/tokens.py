@@ -8,7 +8,8 @@ Secrets carry the older claims and have no end.
 
 ``nbf`` and ``iat`` are written, as others read them, but not checked: nobody
 signs for the future here, so all that a check could find is that the clock was
-put right since, and that must not break every pod of a node.
+put right since, and that must not break every pod of a node. For the same reason
+a token lives as long as it was made for, however the clock was set meanwhile.
 
 ES256 where ``service.key`` is an EC key, RS256 where it is RSA. Sources: RFC 7519,
 7515, 7638 (key ids), KEP-1205 (bound tokens), KEP-4193 (node and credential id).
@@ -19,7 +20,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
+from controlplane.objects.moment import elapsed
 from controlplane.pki.pem import parse_private_keys
 
 LEGACY_ISSUER = "kubernetes/serviceaccount"
@@ -66,6 +68,7 @@ class Claims:
     secret: Reference | None = None
     node: Reference | None = None
     audiences: tuple[str, ...] = ()  # empty: the API server's own (legacy tokens)
+    issued: int | None = None  # Unix seconds
     expires: int | None = None  # Unix seconds; None: never (legacy tokens)
     jti: str = ""
     legacy: bool = False
@@ -159,8 +162,7 @@ class ServiceAccountTokens:
                 self._checked.popitem(last=False)
         else:
             self._checked.move_to_end(digest)
-        leeway = int(LEEWAY.total_seconds())
-        if claims.expires is not None and now.timestamp() > claims.expires + leeway:
+        if _has_expired(claims, now):
             raise TokenError("service account token has expired")
         return claims
 
@@ -217,6 +219,15 @@ class ServiceAccountTokens:
             raise TokenError("invalid signature")
 
 
+def _has_expired(claims: Claims, now: datetime) -> bool:
+    if claims.expires is None:
+        return False
+    if claims.issued is None:
+        return now.timestamp() > claims.expires + LEEWAY.total_seconds()
+    life = timedelta(seconds=claims.expires - claims.issued)
+    return elapsed(datetime.fromtimestamp(claims.issued, UTC), now) > life + LEEWAY
+
+
 def _is_signed_by(key: PublicKey, signed: bytes, signature: bytes) -> bool:
     try:
         if isinstance(key, rsa.RSAPublicKey):
@@ -258,6 +269,7 @@ def _bound_claims(payload: Mapping[str, Any]) -> Claims:
         secret=_reference(private.get("secret")),
         node=_reference(private.get("node")),
         audiences=(audience,) if isinstance(audience, str) else tuple(audience),
+        issued=int(payload["iat"]) if "iat" in payload else None,
         expires=int(payload["exp"]),
         jti=payload.get("jti", ""),
     )

@@ -63,6 +63,11 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """A certificate that is loaded into it is shown on the connections made after that."""
+        return self._tls
+
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()

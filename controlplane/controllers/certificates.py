@@ -12,6 +12,7 @@ from functools import partial
 
 from controlplane.client.base import Object, Reads
 from controlplane.objects.meta import condition, is_deleting, is_true, parse_time, with_condition
+from controlplane.objects.moment import left
 from controlplane.objects.resources import CERTIFICATE_SIGNING_REQUESTS as REQUESTS
 from controlplane.pki.signers import NotSignable, Signers, Wish
 from controlplane.reconcile.base import Again, Controller, Delete, Key, SetStatus, Write
@@ -34,24 +35,24 @@ def _reconcile(signers: Signers, key: Key, reads: Reads, now: datetime) -> Itera
     request = reads.get(REQUESTS, "", key.name)
     if request is None or is_deleting(request):
         return
-    left = _end(request) - now
-    if left <= timedelta(0):
+    remaining = left(*_kept(request), now)
+    if remaining <= timedelta(0):
         yield Delete(REQUESTS, request)
         return
     if _waits_for_us(request, signers):
         yield SetStatus(REQUESTS, request, _answer(signers, request, now))
-    yield Again(left)
+    yield Again(remaining)
 
 
-def _end(request: Object) -> datetime:
-    """When nobody needs the object any more."""
+def _kept(request: Object) -> tuple[datetime, timedelta]:
+    """Since when, and for how long, somebody may need the object."""
     meta = request["metadata"]
     for type_ in ("Approved", "Denied", "Failed"):
         found = condition(request, type_)
         if found is not None:
             since = found.get("lastUpdateTime") or meta["creationTimestamp"]
-            return parse_time(since) + KEPT
-    return parse_time(meta["creationTimestamp"]) + KEPT_PENDING
+            return parse_time(since), KEPT
+    return parse_time(meta["creationTimestamp"]), KEPT_PENDING
 
 
 def _waits_for_us(request: Object, signers: Signers) -> bool:

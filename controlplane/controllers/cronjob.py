@@ -43,6 +43,7 @@ SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 MANY_MISSED = 100
 # So that a timer that fires a little early does not find nothing to do.
 _SLACK = timedelta(milliseconds=100)
+FAR_AHEAD = timedelta(minutes=10)
 _SECOND = timedelta(seconds=1)
 
 
@@ -144,6 +145,7 @@ def _reconcile(key: Key, reads: Reads, now: datetime) -> Iterator[Write]:
     owned = reads.owned(JOBS, uid_of(cron_job))
     jobs = [job for job in owned if is_controlled_by(job, cron_job)]
     this = _Pass(cron_job, jobs, dict(cron_job.get("status") or {}), now, reads)
+    _mend(this)
     yield from _forget_old(this)
     yield from _follow(this)
     times = None
@@ -159,6 +161,18 @@ def _reconcile(key: Key, reads: Reads, now: datetime) -> Iterator[Write]:
         what = f"invalid schedule: {this.spec['schedule']} : {text}"
         yield Record(cron_job, "Warning", "InvalidSchedule", what)
         yield from this.save()
+
+
+def _mend(this: _Pass) -> None:
+    """
+    Begin anew at what is now where the last time is far ahead, as a clock that was wrong left it.
+
+    Otherwise nothing would run until then, which may be years.
+    """
+    last = parse(this.status.get("lastScheduleTime"))
+    since = last or parse(this.cron_job["metadata"].get("creationTimestamp"))
+    if since is not None and since - this.now > FAR_AHEAD:
+        this.status["lastScheduleTime"] = rfc3339(this.now)
 
 
 # -- the Jobs there are

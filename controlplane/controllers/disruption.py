@@ -14,6 +14,7 @@ from typing import Any
 from controlplane.client.base import Change, Object, Reads
 from controlplane.objects import selectors
 from controlplane.objects.meta import controller_of, is_deleting, uid_of, with_condition
+from controlplane.objects.moment import left
 from controlplane.objects.resources import (
     DEPLOYMENTS,
     POD_DISRUPTION_BUDGETS,
@@ -121,9 +122,10 @@ def _disrupted(
     waits: list[timedelta] = []
     for name, at in ((budget.get("status") or {}).get("disruptedPods") or {}).items():
         since = parse(at)
-        if name in waiting and since is not None and now - since < PATIENCE:
+        remaining = left(since, PATIENCE, now) if since is not None else timedelta(0)
+        if name in waiting and remaining > timedelta(0):
             kept[name] = at
-            waits.append(since + PATIENCE - now)
+            waits.append(remaining)
     return kept, min(waits, default=None)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from controlplane.client.base import Change, Object, Reads
 from controlplane.objects.meta import clone, condition, is_deleting, is_true, rfc3339
+from controlplane.objects.moment import elapsed
 from controlplane.objects.resources import LEASES, NODES, PODS
 from controlplane.reconcile import pods
 from controlplane.reconcile.base import Again, Controller, Key, Patch, Record, SetStatus, Write
@@ -78,7 +79,7 @@ class _Health:
         if node is None or is_deleting(node):
             self._seen.pop(key.name, None)
             return
-        left = GRACE - (now - self._last_seen(node, reads, now))
+        left = GRACE - elapsed(self._last_seen(node, reads, now), now)
         if left <= timedelta(0):
             lost = _lost(node, now)
             if lost is not None:

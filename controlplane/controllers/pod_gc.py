@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from controlplane.client.base import Change, Object, Reads
 from controlplane.objects.meta import is_deleting, with_condition
+from controlplane.objects.moment import left
 from controlplane.objects.resources import NODES, PODS
 from controlplane.reconcile import pods
 from controlplane.reconcile.base import Again, Controller, Delete, Key, SetStatus, Write
@@ -54,8 +55,9 @@ class _Collector:
             self._missing.pop(name, None)
             return
         since = self._missing.setdefault(name, now)
-        if now - since < QUARANTINE:
-            yield Again(since + QUARANTINE - now)
+        remaining = left(since, QUARANTINE, now)
+        if remaining > timedelta(0):
+            yield Again(remaining)
             return
         yield from _collect(pod, now)
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from controlplane.client.base import Change, Object, Reads
 from controlplane.objects.meta import is_deleting, uid_of, with_condition
+from controlplane.objects.moment import left
 from controlplane.objects.node_selectors import tolerates
 from controlplane.objects.resources import NODES, PODS
 from controlplane.reconcile import pods
@@ -64,9 +65,9 @@ class _Evictions:
         known = self._since.get(key)
         since = known[1] if known is not None and known[0] == uid else now
         self._since[key] = (uid, since)
-        left = since + grace - now
-        if left > timedelta(0):
-            yield Again(left)
+        remaining = left(since, grace, now)
+        if remaining > timedelta(0):
+            yield Again(remaining)
             return
         yield from _evict(pod, now)
 

@@ -3,10 +3,10 @@ Making certificates and judging those that exist. No files here.
 
 **Clocks.** A board without a battery may believe in 1970, in the year of its
 image or in a year to come, and learn better a minute later. So no certificate
-of ours ever begins in the future: all begin on 1970-01-02. Ends are counted
+of ours ever begins in the future: all begin in 1970. Ends are counted
 from ``now``, or from :data:`FLOOR` where ``now`` is before it, since no true
-clock can be. Below the floor the true date is unknown, so such a leaf lives as
-long as its CA; the next start with a possible clock replaces it by one of 365
+clock can be. Where the true date is not known (:func:`is_sure`), a leaf lives as
+long as its CA; the next start with a clock that is sure replaces it by one of 365
 days. Nothing about time is an error: the worst is a certificate made again.
 
 Profiles follow RFC 5280, including the identifiers that OpenSSL's strict mode
@@ -25,12 +25,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from controlplane.objects.moment import BUILD, is_sure
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
-BEGINNING = datetime(1970, 1, 2, tzinfo=UTC)
-FLOOR = datetime(2026, 11, 1, tzinfo=UTC)  # this program is not older
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+FLOOR = BUILD
 CA_LIFE = timedelta(days=3650)
+CA_LIFE_UNSURE = 3 * CA_LIFE  # the board may have lain on a shelf for years
 LEAF_LIFE = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=120)
 
@@ -85,7 +88,8 @@ def self_signed(name: str, key: PrivateKey, now: datetime) -> x509.Certificate:
     subject = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, f"{name}@{identifier.digest.hex()[:12]}")]
     )
-    builder = _builder(subject, subject, key.public_key(), max(now, FLOOR) + CA_LIFE)
+    life = CA_LIFE if is_sure(now) else CA_LIFE_UNSURE
+    builder = _builder(subject, subject, key.public_key(), max(now, FLOOR) + life)
     return (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=True, encipher=True), critical=True)
@@ -121,7 +125,7 @@ def issue(
 
 
 def leaf_end(issuer: x509.Certificate, now: datetime) -> datetime:
-    return issuer.not_valid_after_utc if now < FLOOR else now + LEAF_LIFE
+    return now + LEAF_LIFE if is_sure(now) else issuer.not_valid_after_utc
 
 
 def wrong_with(
@@ -131,8 +135,14 @@ def wrong_with(
     leaf: Leaf,
     authority: Authority,
     now: datetime,
+    in_use: bool = False,
 ) -> str:
-    """Why an existing leaf must be made again; "": it need not."""
+    """
+    Why an existing leaf must be made again; "": it need not.
+
+    ``in_use``: only for its end or its names. A board that learns the time some minutes after each
+    of its starts would otherwise make every certificate twice a day.
+    """
     certificate = certificates[0]
     if certificate.public_key() != key.public_key():
         return "belongs to another key"
@@ -144,12 +154,14 @@ def wrong_with(
         certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature):
         return "signed by another CA"
+    if in_use:
+        return "expires soon" if certificate.not_valid_after_utc - now < RENEW_BEFORE else ""
     return _wrong_time(certificate, authority, now)
 
 
 def _wrong_time(certificate: x509.Certificate, authority: Authority, now: datetime) -> str:
     end = certificate.not_valid_after_utc
-    if now < FLOOR:
+    if not is_sure(now):
         as_long_as_its_ca = end >= authority.certificate.not_valid_after_utc
         return "" if as_long_as_its_ca else "the clock cannot be right"
     if end - now < RENEW_BEFORE:

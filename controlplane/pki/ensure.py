@@ -87,13 +87,14 @@ class Pki:
         return _pair(self.tls_dir, "client-admin")
 
 
-def ensure_pki(config: Config, now: datetime) -> Pki:
+def ensure_pki(config: Config, now: datetime, *, in_use: bool = False) -> Pki:
     """
     Make what is missing; raises :class:`PkiError` for what only a person can mend.
 
-    ``now`` may be wrong by decades; see :mod:`controlplane.pki.certificates`.
+    ``now`` may be wrong by decades; see :mod:`controlplane.pki.certificates`, and for ``in_use``
+    :func:`controlplane.pki.certificates.wrong_with`.
     """
-    return _Ensuring(config, now).run()
+    return _Ensuring(config, now, in_use=in_use).run()
 
 
 def load_authority(tls_dir: Path, name: str) -> Authority:
@@ -144,9 +145,10 @@ def _api_server_sans(config: Config) -> tuple[str, ...]:
 class _Ensuring:
     """One pass over all files; its mutable state is what it staged and what it warns of."""
 
-    def __init__(self, config: Config, now: datetime) -> None:
+    def __init__(self, config: Config, now: datetime, *, in_use: bool) -> None:
         self._config = config
         self._now = now
+        self._in_use = in_use
         self._drafts = Drafts()
         self._warnings: list[str] = []
 
@@ -269,7 +271,14 @@ class _Ensuring:
         if key is None or not certificates:
             return key, "missing"
         make_private(key_file)
-        wrong = wrong_with(certificates, key, leaf=leaf, authority=authority, now=self._now)
+        wrong = wrong_with(
+            certificates,
+            key,
+            leaf=leaf,
+            authority=authority,
+            now=self._now,
+            in_use=self._in_use,
+        )
         return key, wrong
 
     def _service_key(self) -> bytes:

@@ -100,6 +100,10 @@ class Loop:
                 for unsubscribe in self._unsubscribe:
                     unsubscribe()
 
+    def hurry(self) -> None:
+        """The clock was set: whoever waits for a time looks again at what is left."""
+        self._timers.hurry()
+
     async def wait_idle(self) -> None:
         """Until no key waits or is worked on; timers may still be set."""
         while True:

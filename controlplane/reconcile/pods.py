@@ -13,6 +13,7 @@ from typing import Any
 from controlplane.client.base import Object
 from controlplane.objects.errors import StatusError
 from controlplane.objects.meta import condition, controller_reference, is_deleting, is_true
+from controlplane.objects.moment import left
 from controlplane.reconcile.times import parse
 
 FINISHED = ("Succeeded", "Failed")
@@ -53,7 +54,7 @@ def available_in(pod: Object, min_ready: int, now: datetime) -> timedelta | None
     since = ready_since(pod)
     if not min_ready or since is None:
         return timedelta(0)
-    return max(since + timedelta(seconds=min_ready) - now, timedelta(0))
+    return left(since, timedelta(seconds=min_ready), now)
 
 
 def restarts(pod: Object) -> int:

@@ -95,6 +95,13 @@ class Timers(Generic[K]):
         # The heap's entry stays and is recognised as stale when it comes up.
         self._at.pop(key, None)
 
+    def hurry(self) -> None:
+        """All of them are due now."""
+        waiting = list(self._at)
+        self.close()
+        for key in waiting:
+            self._due(key)
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from controlplane.objects.moment import elapsed
 from node.cri.base import Image, Runtime, RuntimeFailure
 from node.kubelet.base import Clock
 from node.kubelet.run import Kubelet
@@ -52,7 +53,7 @@ def to_remove(
     if disk.usage < _HIGH:
         return ()
     wanted = int(disk.capacity * (1 - _LOW)) - disk.available
-    old = [i for i in images if now - seen_since.get(i.id, now) >= _MIN_AGE]
+    old = [i for i in images if elapsed(seen_since.get(i.id, now), now) >= _MIN_AGE]
     return enough(old, used, wanted, key=lambda i: seen_since.get(i.id, now))
 
 
@@ -129,7 +130,7 @@ class Housekeeper:
         for worker in list(self._kubelet.workers.values()):
             for seen in worker.view.alive:
                 await self._rotate(seen, now)
-        if self._looked is None or now - self._looked >= _IMAGES_EVERY:
+        if self._looked is None or abs(now - self._looked) >= _IMAGES_EVERY:
             self._looked = now
             await self._images(now)
 

@@ -22,7 +22,7 @@ from node.kubelet.view import (
     PodView,
     Seen,
     Waiting,
-    deadline,
+    deadline_left,
     is_due,
     is_finished,
     is_started,
@@ -122,8 +122,8 @@ def plan(pod: Object, view: PodView, memory: Memory, now: datetime) -> Plan:
     if _must_stop(case):
         _stop(case)
         return made
-    if (limit := deadline(pod)) is not None:
-        made.later(limit)
+    if (remaining := deadline_left(pod, now)) is not None:
+        made.later(now + remaining)
     made.steps += _leftovers(view)
     if view.sandbox is None:
         _sandbox(case)
@@ -135,8 +135,7 @@ def plan(pod: Object, view: PodView, memory: Memory, now: datetime) -> Plan:
 def _must_stop(case: _Case) -> bool:
     if "deletionTimestamp" in case.pod["metadata"] or case.memory.evicted is not None:
         return True
-    limit = deadline(case.pod)
-    if limit is not None and case.now >= limit:
+    if deadline_left(case.pod, case.now) == timedelta(0):
         return True
     return is_terminal(case.pod) or is_finished(case.pod, case.view)
 

@@ -267,6 +267,13 @@ class Kubelet:
         if (kind := self._unclaimed.pop(id_, None)) and uid in self.workers:
             self.workers[uid].runtime_changed(id_, kind)
 
+    def clock_was_set(self) -> None:
+        """Tokens are renewed; whatever waits for a time of day is looked at anew."""
+        if self._parts is not None:
+            self._parts.sources.clock_was_set()
+        for worker in self.workers.values():
+            worker.clock_was_set()
+
     def _source_changed(self, uid: str) -> None:
         if worker := self.workers.get(uid):
             worker.source_changed()

@@ -66,6 +66,7 @@ class KubeletServer:
         self._authorizer = authorizer or Authorizer(None, "", time.monotonic)
         self._secure = secure
         self._runner: web.AppRunner | None = None
+        self.on_start: Callable[[ssl.SSLContext], None] = lambda _context: None
 
     def app(self) -> web.Application:
         middlewares = [_say_what_the_runtime_says]
@@ -108,6 +109,7 @@ class KubeletServer:
         """Serve until ``stop``."""
         context = await asyncio.to_thread(tls_context, agent_dir)
         await self.start(host, port, context)
+        self.on_start(context)
         try:
             await stop.wait()
         finally:

@@ -9,6 +9,7 @@ its watch lives, and a change wakes exactly the pods concerned.
 import asyncio
 import base64
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -192,6 +193,11 @@ class Sources:
             return known.text, now + 30  # the old one still works
         self._tokens[key] = token
         return token.text, token.refresh_at
+
+    def clock_was_set(self) -> None:
+        """Tokens are asked for anew: what their times said is of another clock."""
+        for token in self._tokens.values():
+            token.refresh_at, token.expires_at = 0.0, math.inf
 
     async def _request(self, pod: Object, account: str, audience: str, seconds: int) -> _Token:
         meta_ = pod["metadata"]

@@ -9,7 +9,7 @@ Lifecycle", and KEP-3085 for PodReadyToStartContainers.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.client.base import Object
@@ -23,7 +23,7 @@ from node.kubelet.view import (
     PodView,
     Seen,
     Waiting,
-    deadline,
+    deadline_left,
     failed_init,
     is_ready,
     is_started,
@@ -223,8 +223,7 @@ def _phase(given: Inputs, out: Mapping[str, Any]) -> dict[str, Any]:
     # Whoever replaces a failed pod must not do so while it still runs.
     if (why := given.memory.evicted) is not None and not view.alive:
         return {"phase": "Failed", "reason": why.reason, "message": why.message}
-    limit = deadline(pod)
-    if limit is not None and given.now >= limit and not view.alive:
+    if deadline_left(pod, given.now) == timedelta(0) and not view.alive:
         text = "Pod was active on the node longer than the specified deadline"
         return {"phase": "Failed", "reason": "DeadlineExceeded", "message": text}
     return {"phase": _computed(pod, view, out)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from controlplane.client.base import Object
 from controlplane.objects import meta
+from controlplane.objects.moment import left
 from node.cri.base import ContainerState, ContainerStatus, Sandbox
 from node.kubelet.base import RESOURCES, is_sidecar
 
@@ -154,12 +155,14 @@ def is_ready(container: Mapping[str, Any], seen: Seen, memory: Memory) -> bool:
     return not has_probe(container, "readinessProbe") or memory.ready.get(seen.status.id, False)
 
 
-def deadline(pod: Object) -> datetime | None:
+def deadline_left(pod: Object, now: datetime) -> timedelta | None:
+    """What is left of the time that the pod may run; None: all the time there is."""
     seconds = pod["spec"].get("activeDeadlineSeconds")
     started = pod.get("status", {}).get("startTime")
     if seconds is None or started is None:
         return None
-    return meta.parse_time(started) + timedelta(seconds=seconds)
+    span = timedelta(seconds=seconds)
+    return left(meta.parse_time(started), span, now, ahead=span)
 
 
 def failed_init(pod: Object, view: PodView) -> str:

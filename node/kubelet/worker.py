@@ -147,6 +147,11 @@ class Worker:
                 del self.memory.problems[name]
         self.wake()
 
+    def clock_was_set(self) -> None:
+        """What was to be done at a time of day is looked at anew."""
+        self._stale = True
+        self.wake()
+
     def runtime_changed(self, id_: str = "", kind: str = "") -> None:
         self._dirty = True
         if kind == "stopped":

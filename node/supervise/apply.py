@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from controlplane.client.clock import WallClock, open_timer
 from node.supervise import plan
 from node.supervise.base import Executed, Facts, Forked, Phase, Service
 from node.supervise.memory import give_back
@@ -48,6 +49,15 @@ class Supervisor:
         self._stopping = False
         self._handed_over = False
         self._selector = selectors.DefaultSelector()
+        self._wall: WallClock | None = None
+        self._timer: int | None = None
+
+    def follow(self, wall: WallClock) -> None:
+        """Hear when somebody sets the clock, so that children that start later know of it."""
+        self._wall = wall
+        with contextlib.suppress(OSError):
+            self._timer = timer = open_timer()
+            self._selector.register(timer, selectors.EVENT_READ, lambda: wall.heard(timer))
 
     def run(self) -> bool:
         """
@@ -68,12 +78,16 @@ class Supervisor:
         finally:
             signal.set_wakeup_fd(-1)
             self._selector.close()
+            if self._timer is not None:
+                os.close(self._timer)
             woken.close()
             wakeup.close()
         return self._handed_over
 
     def _turn(self, woken: socket.socket) -> bool:
         now = self._clock()
+        if self._wall is not None:
+            self._wall.check()
         if self._stopping:
             decided = plan.stopping(self._facts, self._order, now)
             if not decided.steps and all(f.phase is Phase.WAITING for f in self._facts.values()):
@@ -88,6 +102,8 @@ class Supervisor:
         for key, _ in self._selector.select(pause):
             if key.data is None:
                 self._hear_signals(woken)
+            elif callable(key.data):
+                key.data()
             else:
                 self._hear_child(key.data)
         return True

@@ -8,6 +8,8 @@ each other busy.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from controlplane.objects.moment import elapsed, left
+
 FIRST = timedelta(seconds=1)
 LONGEST = timedelta(minutes=15)
 
@@ -36,7 +38,7 @@ class Replacements:
         entry = self._entries.get(place)
         if entry is None:
             return timedelta(0)
-        return max(entry.since + entry.pause - now, timedelta(0))
+        return left(entry.since, entry.pause, now)
 
     def replaced(self, place: Place, now: datetime) -> None:
         self._forget(now)
@@ -45,6 +47,6 @@ class Replacements:
         self._entries[place] = _Entry(pause, now)
 
     def _forget(self, now: datetime) -> None:
-        old = [place for place, e in self._entries.items() if now - e.since > 2 * LONGEST]
+        old = [place for place, e in self._entries.items() if elapsed(e.since, now) > 2 * LONGEST]
         for place in old:
             del self._entries[place]

@@ -13,6 +13,7 @@ from controlplane.client.base import Object
 from controlplane.controllers.deployment.revisions import replicas_of
 from controlplane.controllers.deployment.sizes import limits
 from controlplane.objects.meta import condition, rfc3339, without_condition
+from controlplane.objects.moment import left
 from controlplane.reconcile.times import parse
 
 NO_DEADLINE = 2**31 - 1
@@ -125,7 +126,8 @@ def deadline_left(deployment: Object, now: datetime) -> timedelta | None:
     since = parse(found.get("lastUpdateTime"))
     if since is None:
         return None
-    return since + timedelta(seconds=deployment["spec"]["progressDeadlineSeconds"]) - now
+    span = timedelta(seconds=deployment["spec"]["progressDeadlineSeconds"])
+    return left(since, span, now, ahead=span)
 
 
 def rollout(
@@ -170,8 +172,8 @@ def _progress(
     if _is_progressing(deployment, status):
         going = made("Progressing", "True", "ReplicaSetUpdated", f"{what} is progressing.")
         return set_condition(conditions, going, now, touch=True)
-    left = deadline_left(deployment, now)
-    if left is not None and left <= timedelta(0):
+    remaining = deadline_left(deployment, now)
+    if remaining is not None and remaining <= timedelta(0):
         late = made("Progressing", "False", TIMED_OUT, f"{what} has timed out progressing.")
         return set_condition(conditions, late, now)
     return list(conditions)

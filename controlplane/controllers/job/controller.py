@@ -25,6 +25,7 @@ from controlplane.objects.meta import (
     is_true,
     rfc3339,
 )
+from controlplane.objects.moment import elapsed, left
 from controlplane.objects.resources import JOBS, PODS
 from controlplane.reconcile import pods
 from controlplane.reconcile.base import (
@@ -97,9 +98,9 @@ def _expire(job: Object, now: datetime) -> Iterator[Write]:
     ended = parse(found.get("lastTransitionTime"))
     if ttl is None or ended is None or is_deleting(job):
         return
-    left = ended + timedelta(seconds=ttl) - now
-    if left > timedelta(0):
-        yield Again(left)
+    remaining = left(ended, timedelta(seconds=ttl), now)
+    if remaining > timedelta(0):
+        yield Again(remaining)
     else:
         yield Delete(JOBS, job, "Foreground")
 
@@ -203,10 +204,11 @@ def _failure(job: Object, counted: Tally, now: datetime) -> Reason | None:
         return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
     start = parse((job.get("status") or {}).get("startTime"))
     limit = spec.get("activeDeadlineSeconds")
-    if limit is not None and start is not None and not spec.get("suspend"):
-        late = now - start >= timedelta(seconds=limit)
-        if late:
-            return "DeadlineExceeded", "Job was active longer than specified deadline"
+    is_late = (
+        limit is not None and start is not None and elapsed(start, now) >= timedelta(seconds=limit)
+    )
+    if is_late and not spec.get("suspend"):
+        return "DeadlineExceeded", "Job was active longer than specified deadline"
     return _index_failure(job, counted)
 
 
@@ -257,8 +259,8 @@ def _judge(
 ) -> Iterator[Write]:
     if not is_true(job, verdict.target):
         _set(status, (verdict.target, "True"), verdict.why, now)
-    left = counted.active or counted.terminating or any(counted.uncounted.values())
-    if left or any(FINALIZER in finalizers(pod) for pod in counted.owned):
+    at_work = counted.active or counted.terminating or any(counted.uncounted.values())
+    if at_work or any(FINALIZER in finalizers(pod) for pod in counted.owned):
         return
     _set(status, (verdict.final, "True"), verdict.why, now)
     if verdict.final == "Complete":
@@ -271,9 +273,10 @@ def _judge(
 def _deadline(job: Object, status: dict[str, Any], now: datetime) -> Iterator[Write]:
     limit, start = job["spec"].get("activeDeadlineSeconds"), parse(status.get("startTime"))
     if limit is not None and start is not None:
-        left = start + timedelta(seconds=limit) - now
-        if left > timedelta(0):
-            yield Again(left)
+        span = timedelta(seconds=limit)
+        remaining = left(start, span, now, ahead=span)
+        if remaining > timedelta(0):
+            yield Again(remaining)
 
 
 # -- the wanted number of pods

@@ -12,6 +12,7 @@ from typing import Any
 from controlplane.client.base import Object
 from controlplane.controllers.job import indexes
 from controlplane.objects.meta import condition
+from controlplane.objects.moment import left
 from controlplane.reconcile import pods
 from controlplane.reconcile.times import parse
 
@@ -50,7 +51,7 @@ def delay_left(finished: Iterable[Object], failed: Iterable[Object], now: dateti
         return timedelta(0)
     doublings: int = min(len(recent) - 1, 20)
     whole = min(FIRST_DELAY * (1 << doublings), LONGEST_DELAY)
-    return max(max(recent) + whole - now, timedelta(0))
+    return left(max(recent), whole, now)
 
 
 def beyond_limit(job: Object, failed: int, active: Iterable[Object]) -> bool:
