@@ -16,6 +16,7 @@ from pathlib import Path
 
 from appliance import bundle, slots
 
+from node.host import mounts
 from node.update import boot
 from node.update.base import Bundle, InstallError, Slots
 from node.update.rauc import Places, RaucSlots
@@ -114,6 +115,8 @@ class ImageMachine:
                 (self.devices / name).symlink_to(device)
             yield
         finally:
+            for place in mounts.mounted_below(self.folder):
+                mounts.unmount(place)
             for device in attached:
                 _told("losetup", "--detach", device)
 

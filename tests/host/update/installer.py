@@ -59,7 +59,8 @@ def main(folder: Path, configuration: str, keyring: str, bundle: str) -> int:
             return 1
     slot = (folder / "target").read_text()
     number = "ab".index(slot)
-    with tempfile.TemporaryDirectory() as place:
+    # Below the machine's folder, so that a power cut leaves nothing that is not found there.
+    with tempfile.TemporaryDirectory(dir=folder) as place:
         subprocess.run(["mount", "-t", "squashfs", "-o", "loop,ro", bundle, place], check=True)
         try:
             for percent, (image, (part, file)) in zip((30, 80), _FILES.items(), strict=True):
