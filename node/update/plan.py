@@ -233,12 +233,8 @@ def _at_rest(facts: Facts) -> Decision:
     state, request = facts.state, facts.request
     if facts.on_trial:
         return Decision(_adopted(facts), Report())
-    if request is None:
-        if state is not None and state.is_open:
-            return Decision(replace(state, is_open=False), Report())
-        return Decision(state, Wait())
-    if state is not None and state.is_open and state.request.key == request.key:
-        return Decision(state, Wait())
+    if request is None or (state is not None and state.request.key == request.key):
+        return Decision(state, Wait())  # nothing is asked, or this is answered
     return _begin(facts, request)
 
 

@@ -15,8 +15,8 @@ from controlplane.client.base import Client, Object, Unreachable
 from controlplane.objects.errors import StatusError
 from controlplane.objects.resources import NODES
 from node.update.plan import Facts
-from node.update.request import REPORT
-from node.update.state import Phase, State
+from node.update.request import REPORT, Request
+from node.update.state import ENDS, Phase, State
 
 LOG = logging.getLogger(__name__)
 PROGRESS_EVERY = 10.0  # seconds
@@ -52,6 +52,17 @@ def report(state: State, facts: Facts | None, *, percent: int) -> dict[str, Any]
     return made
 
 
+def beside(said: Mapping[str, Any] | None, made: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    What a plan is told of an update that it did not ask for: what runs now.
+
+    Its own request stays answered as it was.
+    """
+    if said is None or not said.get("plan"):
+        return dict(made)
+    return {**said, **{name: made[name] for name in ("running", "slot", "failed")}}
+
+
 class Reporter:
     """Its mutable state: what is to be said, and what was said last."""
 
@@ -74,8 +85,16 @@ class Reporter:
             said = {}  # whatever it was, it is replaced
         self._said = self._wanted = said if isinstance(said, Mapping) else None
 
+    def has_answered(self, request: Request) -> bool:
+        """Whether that request came to its end, whatever was done on this machine since."""
+        said = self._wanted or {}
+        key = tuple(said.get(name) for name in ("uid", "version", "attempt", "rollback"))
+        return key == request.key and said.get("phase") in ENDS
+
     def say(self, wanted: Mapping[str, Any] | None) -> None:
         """None: there is nothing to say, and the annotation goes."""
+        if wanted is not None and not wanted["plan"]:
+            wanted = beside(self._wanted, wanted)
         self._wanted = wanted
         if wanted != self._said:
             self._clean.clear()

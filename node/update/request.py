@@ -14,7 +14,7 @@ from node.update import version
 REQUEST = "upgrade.pinnace.dev/request"
 REPORT = "upgrade.pinnace.dev/report"
 DEFAULT_SOAK, DEFAULT_DEADLINE = 60, 900
-_LEEWAY = 60  # seconds from healthy to the deadline, besides the soak time
+_LEEWAY = 10  # seconds from healthy to the deadline, besides the soak time
 
 Key = tuple[str, str, int, bool]
 

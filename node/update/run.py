@@ -115,7 +115,8 @@ class Updater:
         )
         if isinstance(step, plan.Cancel) or state is None:
             self.asked, self.order = None, ""
-            self._reporter.say(None)
+            if self._state is not None and self._state.request.plan:
+                self._reporter.say(None)
             self._inform(None)
             await asyncio.to_thread(self._downloads.drop)
             return state
@@ -192,10 +193,11 @@ class Updater:
         if not self._around.request:
             return None
         try:
-            return requests.parse(self._around.request)
+            request = requests.parse(self._around.request)
         except ValueError as err:
             LOG.warning("%s", err)
             return None
+        return None if self._reporter.has_answered(request) else request
 
     async def _look(self) -> Sequence[str]:
         async with self._broad() as client:

@@ -62,7 +62,6 @@ class State:
     step: Step = Step.NONE
     reason: str = ""  # of an end: a CamelCase word
     message: str = ""  # one line
-    is_open: bool = True  # the request that it answers has not been taken back yet
     times: Mapping[str, str] = field(default_factory=dict)  # phase → when it began
     from_version: str = ""
     from_slot: str = ""
@@ -186,7 +185,10 @@ class Records:
     def _read(self, path: Path) -> tuple[Any, bool]:
         """(content, or None where there is none; whether it was there and damaged)."""
         try:
-            return json.loads(path.read_bytes()), False
+            found = json.loads(path.read_bytes())
+            if found is None:
+                raise ValueError("it says nothing")
+            return found, False
         except FileNotFoundError:
             return None, False
         except (OSError, ValueError) as err:
@@ -220,7 +222,7 @@ def from_json(found: Mapping[str, Any]) -> State:
     """Raises KeyError, TypeError or ValueError where it is no state."""
     known = {item.name for item in fields(State)} - {"request", "phase", "step", "healthy"}
     values = {name: found[name] for name in known & found.keys()}
-    for name, kind in (("is_open", bool), ("has_looked", bool), ("attempts", int), ("schema", int)):
+    for name, kind in (("has_looked", bool), ("attempts", int), ("schema", int)):
         if not isinstance(values.get(name, kind()), kind):
             raise TypeError(f"{name} is no {kind.__name__}")
     healthy: Sequence[str] = found.get("healthy", ())
