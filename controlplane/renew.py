@@ -1,8 +1,9 @@
 """
-Certificates are made again while the server runs: before they end, and when the clock was set.
+Certificates are made again while the server runs: before they end, when the clock was set, and
+when the machine has another address (:mod:`controlplane.addresses`).
 
-There is one timer, weeks away, and the message that somebody set the clock; what is
-shown to others takes the new files into the TLS contexts that exist, for the connections to come.
+There is one timer, weeks away, and messages of the kernel; what is shown to others takes the
+new files into the TLS contexts that exist, for the connections to come.
 """
 
 import asyncio
@@ -26,7 +27,9 @@ Shown = tuple[ssl.SSLContext, tuple[Path, Path]]  # and the files of its certifi
 class Renewer:
     """Its mutable state is the wish to look now."""
 
-    def __init__(self, config: Config, now: Callable[[], datetime], shown: Sequence[Shown]) -> None:
+    def __init__(
+        self, config: Callable[[], Config], now: Callable[[], datetime], shown: Sequence[Shown]
+    ) -> None:
         self._config, self._now, self._shown = config, now, tuple(shown)
         self._wish = asyncio.Event()
 
@@ -44,7 +47,7 @@ class Renewer:
                 LOG.warning("certificates were not renewed: %s", err)
 
     def _renew(self) -> None:
-        for warning in ensure_pki(self._config, self._now(), in_use=True).warnings:
+        for warning in ensure_pki(self._config(), self._now(), in_use=True).warnings:
             LOG.warning("%s", warning)
         for context, (certificate, key) in self._shown:
             context.load_cert_chain(certificate, key)

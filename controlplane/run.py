@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from controlplane import addresses
 from controlplane.api.app import ApiServer
 from controlplane.api.bootstrap_objects import ensure_bootstrap_objects, ensure_service_cidr
 from controlplane.api.bootstrap_policy import ensure_policy
@@ -60,7 +61,7 @@ async def _serve(config: Config, ready: Callable[[], None], clock: WallClock) ->
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     clock.follow(asyncio.get_running_loop())
-    pki = await asyncio.to_thread(ensure_pki, config, clock.now())
+    pki = await asyncio.to_thread(ensure_pki, addresses.named_in(config), clock.now())
     for warning in pki.warnings:
         LOG.warning("%s", warning)
     (config.server_dir / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,7 +93,8 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
         await ensure_policy(client, base.cache)
         await ensure_crds(client)
         renewer = _renewer(base, made, tls)
-        working = [tasks.create_task(work) for work in (*_work(base, client), renewer.run())]
+        kept = (renewer.run(), addresses.follow(renewer.look))
+        working = [tasks.create_task(work) for work in (*_work(base, client), *kept)]
         ready()
         await stop.wait()
         asyncio.get_running_loop().call_later(_PATIENCE, _tell_who_runs)
@@ -123,7 +125,7 @@ def _renewer(base: Foundation, made: Parts, tls: ssl.SSLContext) -> Renewer:
     shown = [(tls, base.pki.serving)]
     if made.kubelet_tls is not None:
         shown.append((made.kubelet_tls, base.pki.kubelet_client))
-    renewer = Renewer(base.config, base.now, shown)
+    renewer = Renewer(lambda: addresses.named_in(base.config), base.now, shown)
     base.clock.on_step.append(lambda _by: renewer.look())
     return renewer
 

@@ -6,6 +6,7 @@ stay as it was at the first fork: one thread, no event loop, no connection.
 :mod:`node.supervise.memory` keeps what is shared from being written to, and so copied.
 """
 
+import contextlib
 import importlib
 import logging
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from node.config import from_settings
-from node.supervise import clock, containerd, memory, preflight
+from node.supervise import addresses, clock, containerd, memory, preflight
 from node.supervise.apply import Supervisor
 from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
@@ -120,10 +121,13 @@ def serve(settings: Mapping[str, Any], *, notify_address: str, say: Callable[[st
                 services(settings), run_dir=run_dir, clock=time.monotonic, on_ready=all_ready
             )
             supervisor.follow(wall)
-            if not supervisor.run():
-                break
+            with contextlib.closing(addresses.Addresses(settings)) as own:
+                supervisor.follow_addresses(own)
+                if not supervisor.run():
+                    break
             if not may_start(settings):
                 return EXIT_RESTARTING
+            settings = addresses.current(settings)
         clock.end(wall, Path(settings["data-dir"]))
         notify(notify_address, "STOPPING=1")
     return 0

@@ -20,6 +20,7 @@ import yaml
 
 from node.flags import BY_NAME, BY_SHORT, FLAGS, NOT_SUPPORTED, Flag, defaults
 
+FOUND = "node-ip-found"  # among the settings: nobody chose the node's address
 TRUE = frozenset({"true", "1", "yes", "on", ""})
 FALSE = frozenset({"false", "0", "no", "off"})
 CHOICES = {
@@ -180,6 +181,7 @@ def _fill_in(settings: dict[str, Any]) -> None:
         except OSError as err:
             raise UsageError(f"cannot read --token-file: {err}") from err
     settings["node-name"] = settings["node-name"].lower() or socket.gethostname().lower()
+    settings[FOUND] = not settings["node-ip"]
     if not settings["node-ip"]:
         settings["node-ip"] = (own_address(),)
 
@@ -190,16 +192,26 @@ def own_address() -> str:
 
     Without any link but loopback it is 127.0.0.1: a node works without a network.
     """
+    addresses = _addresses()
+    ordered = [*_default_links(), *addresses]
+    return next((a for link in ordered for a in addresses.get(link, ())), "127.0.0.1")
+
+
+def own_addresses() -> frozenset[str]:
+    """All that :func:`own_address` may choose from."""
+    return frozenset(a for found in _addresses().values() for a in found)
+
+
+def _addresses() -> Mapping[str, list[str]]:
+    """By link, without those of pods."""
     import psutil
 
     ours = re.compile(r"lo|cni0|flannel|pinnace|veth|docker|dummy")
-    addresses = {
+    return {
         link: [a.address for a in found if a.family == socket.AF_INET]
         for link, found in psutil.net_if_addrs().items()
         if not ours.match(link)
     }
-    ordered = [*_default_links(), *addresses]
-    return next((a for link in ordered for a in addresses.get(link, ())), "127.0.0.1")
 
 
 def _default_links() -> Iterable[str]:

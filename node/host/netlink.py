@@ -72,13 +72,17 @@ def messages(data: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
-def open_socket(protocol: int, *, netns: str = "") -> socket.socket:
-    """A bound netlink socket in our network namespace, or in the one at a path."""
+def open_socket(protocol: int, *, netns: str = "", groups: int = 0) -> socket.socket:
+    """
+    A bound netlink socket in our network namespace, or in the one at a path.
+
+    ``groups``: a bit for each kind of change that the kernel shall tell of.
+    """
 
     def work() -> socket.socket:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         opened = socket.socket(socket.AF_NETLINK, kind, protocol)
-        opened.bind((0, 0))
+        opened.bind((0, groups))
         return opened
 
     return run_inside(netns, work)

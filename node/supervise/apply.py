@@ -18,6 +18,7 @@ from pathlib import Path
 
 from controlplane.client.clock import WallClock, open_timer
 from node.supervise import plan
+from node.supervise.addresses import Addresses
 from node.supervise.base import Executed, Facts, Forked, Phase, Service
 from node.supervise.memory import give_back
 from node.supervise.process import Running, execute, fork
@@ -25,6 +26,7 @@ from node.supervise.process import Running, execute, fork
 LOG = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HAND_OVER = 75  # exit code of a child: end the others too, and let the daemon go on alone
+ADDRESS_SECONDS = 2.0  # for addresses and routes that come one after the other
 SETTLING_SECONDS = 20.0  # until a program that is ready has done all that belongs to its start
 
 
@@ -51,6 +53,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._wall: WallClock | None = None
         self._timer: int | None = None
+        self._addresses: Addresses | None = None
+        self._look_at: float | None = None  # when to look at the node's own address
 
     def follow(self, wall: WallClock) -> None:
         """Hear when somebody sets the clock, so that children that start later know of it."""
@@ -59,11 +63,20 @@ class Supervisor:
             self._timer = timer = open_timer()
             self._selector.register(timer, selectors.EVENT_READ, lambda: wall.heard(timer))
 
+    def follow_addresses(self, addresses: Addresses) -> None:
+        """Hear when an address came or went; the owner closes them."""
+        self._addresses = addresses
+        addresses.open()
+        if addresses.socket is not None:
+            self._selector.register(addresses.socket, selectors.EVENT_READ, self._hear_addresses)
+            self._look_at = self._clock()  # it may have changed since it was looked at
+
     def run(self) -> bool:
         """
         Until SIGTERM or SIGINT, and then until every child has stopped.
 
-        True: a child ended with ``HAND_OVER`` instead, so that the daemon goes on alone.
+        True: a child ended with ``HAND_OVER``, or the node has another address, so that the
+        daemon goes on alone.
         """
         woken, wakeup = socket.socketpair()
         woken.setblocking(False)
@@ -98,7 +111,11 @@ class Supervisor:
             self._perform(step)
         if decided.steps:
             return True  # decide again on the new facts before sleeping
-        pause = None if decided.wake_at is None else max(0.0, decided.wake_at - self._clock())
+        if self._has_moved():
+            self._stopping = self._handed_over = True
+            return True
+        times = [at for at in (decided.wake_at, self._look_at) if at is not None]
+        pause = max(0.0, min(times) - self._clock()) if times else None
         for key, _ in self._selector.select(pause):
             if key.data is None:
                 self._hear_signals(woken)
@@ -107,6 +124,18 @@ class Supervisor:
             else:
                 self._hear_child(key.data)
         return True
+
+    def _hear_addresses(self) -> None:
+        assert self._addresses is not None
+        self._addresses.heard()
+        if self._look_at is None:
+            self._look_at = self._clock() + ADDRESS_SECONDS
+
+    def _has_moved(self) -> bool:
+        if self._stopping or self._look_at is None or self._clock() < self._look_at:
+            return False
+        self._look_at = None
+        return self._addresses is not None and self._addresses.look()
 
     def _set(self, name: str, phase: Phase) -> None:
         self._facts[name] = replace(
