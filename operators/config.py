@@ -83,7 +83,9 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
 
 def _operators(settings: Mapping[str, Any], *, agent: bool) -> frozenset[str]:
     """On an agent only those that look after their own node."""
-    found = set() if agent else {"helm", "servicelb"}
+    found = set() if agent else {"helm", "servicelb", "upgrade"}
+    if "upgrade" in settings["disable"]:
+        found.discard("upgrade")
     if settings["disable-helm-controller"]:
         found.discard("helm")
     if not settings["disable-network-policy"]:

@@ -194,7 +194,7 @@ def _report(text: str | None) -> Report | None:
         attempt=_number(found, "attempt") or 1,
         rollback=bool(found.get("rollback")),
         phase=_word(found, "phase"),
-        message=_word(found, "message"),
+        message=_word(found, "message") or _word(found, "reason"),
         percent=_number(found, "percent"),
         times={str(k): str(v) for k, v in times.items()} if isinstance(times, dict) else {},
         running=_word(found, "running"),

@@ -32,6 +32,7 @@ class Change:
     node: Node
     patch: Mapping[str, Any]
     news: tuple[News, ...] = ()
+    job: str = ""  # its Job is removed "before" or "after" this is written; "": not
     starts: bool = False  # takes a place that was free
     disturbs: bool = False  # from here on pods notice
 
@@ -135,7 +136,10 @@ def finish(state: State, progress: Progress, wanted: Wanted, now: datetime) -> C
     if told:
         _tell(patch, wanted, progress.version)
     _uncordon(patch, progress)
-    return Change(node=node, patch=patch, news=(_ended(progress, ended, state.message),))
+    # One that failed stays, for whoever wants to know why.
+    job = "after" if progress.job and ended is Phase.UPDATED else ""
+    news = (_ended(progress, ended, state.message),)
+    return Change(node=node, patch=patch, news=news, job=job)
 
 
 def tell(node: Node, progress: Progress, wanted: Wanted, now: datetime) -> Change:
@@ -150,7 +154,7 @@ def cancel(node: Node, progress: Progress, why: str, now: datetime) -> Change:
     patch = _patch(node, noted, {REQUEST: None})
     _uncordon(patch, progress)
     news = News(reason="UpgradeCancelled", message=f"UpgradePlan {progress.plan}: {why}")
-    return Change(node=node, patch=patch, news=(news,))
+    return Change(node=node, patch=patch, news=(news,), job="after" if progress.job else "")
 
 
 def release(node: Node, progress: Progress) -> Change:

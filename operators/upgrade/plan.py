@@ -67,11 +67,10 @@ def _look(plan: Plan, wanted: Wanted, world: World) -> Look:
     found = world.found.get((plan.uid, plan.generation))
     offers = found.offers if found else None
     boards = {node.board for node in world.nodes}
-    versions: Mapping[str, str] = status.versions(plan)
-    if wanted.version:
-        versions = dict.fromkeys(boards or {""}, wanted.version)
-    elif offers is not None:
-        versions = {board: offer.version for board, offer in offers.items()}
+    versions: Mapping[str, str] = dict.fromkeys(boards or {""}, wanted.version)
+    known = {board: offer.version for board, offer in (offers or {}).items()}
+    # "v1.36.4" may mean "v1.36.4+pinnace2", which only the source knows.
+    versions = {**(versions if wanted.version else {}), **(known or status.versions(plan))}
     asked = Asked(plan=plan, wanted=wanted, versions=versions, offers=offers, now=world.now)
     return Look(
         plan=plan,
@@ -163,7 +162,8 @@ def _begin(look: Look, node: Node) -> Change | None:
     progress = patches.start(node, look.plan, version, now)
     if not node.board:
         change = patches.disturb(node, progress, look.wanted, alone=look.alone(node), now=now)
-        return replace(change, starts=True, news=(patches.started(progress),))
+        again = "before" if progress.attempt > 1 else ""
+        return replace(change, starts=True, job=again, news=(patches.started(progress),))
     assert offers is not None
     return patches.install(node, progress, offers[node.board], look.wanted)
 
@@ -268,6 +268,7 @@ def _summary(
         reason=reason,
         message=message,
         versions=look.asked.versions,
+        offers={board: offer.version for board, offer in (look.asked.offers or {}).items()},
         batches=batches,
         unresolved=(found.reason, found.message) if found and found.reason else None,
         asked_at=found.at if found and found.offers is not None else None,

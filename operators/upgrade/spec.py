@@ -5,7 +5,7 @@ The definition of the kind refuses most of what makes no sense; what only this m
 time zone it does not know) is a problem of the plan, told in its status.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,8 @@ def wanted_of(spec: Object) -> Wanted:
     version, channel = spec.get("version") or "", spec.get("channel") or ""
     if bool(version) == bool(channel):
         raise ValueError("exactly one of version and channel must be given")
+    if wrong := next(_problems(spec), ""):
+        raise ValueError(wrong)
     concurrency, percent = _concurrency(spec.get("concurrency", 1))
     drain, after = spec.get("drain") or {}, spec.get("postComplete") or {}
     order = spec.get("order") or {}
@@ -145,6 +147,22 @@ def wanted_of(spec: Object) -> Wanted:
         skip_not_ready=spec.get("notReadyNodes") == "Skip",
         job=bool(spec.get("jobTemplate")),
     )
+
+
+def _problems(spec: Object) -> Iterator[str]:
+    """What those who do it say of it; here, since most plans need none of them."""
+    if spec.get("healthChecks"):
+        from operators.upgrade.checks import objects
+
+        yield from objects.validate(spec["healthChecks"])
+    if (spec.get("drain") or {}).get("enabled"):
+        from operators.upgrade import drainplan
+
+        yield from drainplan.validate(spec["drain"])
+    if spec.get("jobTemplate"):
+        from operators.upgrade import jobplan
+
+        yield from jobplan.validate(spec["jobTemplate"])
 
 
 def _canary(given: Object) -> Canary:

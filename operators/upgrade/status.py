@@ -8,7 +8,7 @@ a plan for many nodes tells less of each.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Summary:
     reason: str
     message: str
     versions: Mapping[str, str]  # by board
+    offers: Mapping[str, str] = field(default_factory=dict)  # the same, where they were asked for
     batches: Sequence[Batch] = ()
     unresolved: tuple[str, str] | None = None  # reason and message: no offer
     asked_at: datetime | None = None  # when the channel answered last
@@ -97,7 +98,7 @@ def document(
         "canaries": _canaries(summary.batches),
         "conditions": _conditions(plan, summary, tally, now),
         "history": _history(plan, summary, now),
-        **_channel(plan, summary),
+        **_found(plan, summary),
     }
     if len(states) > LISTED:
         found["nodesOmitted"] = len(states) - LISTED
@@ -126,24 +127,28 @@ def canaries(plan: Plan, now_wanted: Mapping[str, str]) -> Sequence[Object]:
 
 
 def versions(plan: Plan) -> Mapping[str, str]:
-    """By board, what the channel offered an operator before us."""
-    channel = plan.status.get("channel") or {}
-    if channel.get("address") != (plan.body.get("spec") or {}).get("channel"):
-        return {}
-    return {entry.get("board", ""): entry["version"] for entry in channel.get("offers") or ()}
+    """By board, what the channel or the source offered an operator before us."""
+    return {entry.get("board", ""): entry["version"] for entry in _resolved(plan).get("offers", ())}
 
 
 def checked(plan: Plan) -> datetime | None:
     """When the channel was looked at last."""
-    return moment(str((plan.status.get("channel") or {}).get("checkedAt") or ""))
+    return moment(str(_resolved(plan).get("checkedAt") or ""))
 
 
 def serial(plan: Plan) -> int:
     """The largest that the channel of this plan ever had."""
-    channel = plan.status.get("channel") or {}
-    if channel.get("address") != (plan.body.get("spec") or {}).get("channel"):
-        return 0
-    return int(plan.status.get("channelSerial") or 0)
+    return int(plan.status.get("channelSerial") or 0) if _resolved(plan) else 0
+
+
+def _resolved(plan: Plan) -> Object:
+    """What is remembered of the channel or the source; nothing, where it was another one."""
+    found: Object = plan.status.get("resolved") or {}
+    return found if found.get("from") == _origin(plan) else {}
+
+
+def _origin(plan: Plan) -> str:
+    return str((plan.wanted and (plan.wanted.channel or plan.wanted.version)) or "")
 
 
 def begins(plan: Plan) -> bool:
@@ -221,22 +226,18 @@ def _canaries(batches: Sequence[Batch]) -> list[dict[str, Any]]:
     return found
 
 
-def _channel(plan: Plan, summary: Summary) -> dict[str, Any]:
-    address = (plan.body.get("spec") or {}).get("channel")
-    if not address:
-        return {}
-    before = versions(plan) or {}
-    last = plan.status.get("channel") or {}
-    offers = summary.versions or before
-    at = summary.asked_at
-    found: dict[str, Any] = {
-        "address": address,
-        "message": summary.unresolved[1][:WORDS] if summary.unresolved else "",
-        "offers": [{"board": board, "version": offers[board]} for board in sorted(offers)],
-        "checkedAt": stamp(at) if at else last.get("checkedAt") if before else None,
-    }
+def _found(plan: Plan, summary: Summary) -> dict[str, Any]:
+    """What is remembered of the channel or the source."""
+    last, at, offers = _resolved(plan), summary.asked_at, summary.offers or versions(plan)
     # A merge patch: what is None here is taken away there.
-    return {"channel": found, "channelSerial": max(summary.serial, serial(plan))}
+    found: dict[str, Any] = {
+        "from": _origin(plan),
+        "checkedAt": stamp(at) if at else last.get("checkedAt"),
+        "message": summary.unresolved[1][:WORDS] if summary.unresolved else None,
+        "offers": [{"board": board, "version": offers[board]} for board in sorted(offers)] or None,
+    }
+    largest = max(summary.serial, serial(plan))
+    return {"resolved": found, "channelSerial": largest or None}
 
 
 def _history(plan: Plan, summary: Summary, now: datetime) -> list[dict[str, Any]]:

@@ -110,16 +110,17 @@ def _judge(look: Look, state: State) -> State:
     seen = look.world.judged.get(node.name)
     over = _deadline(look, node)
     soak = timedelta(seconds=look.wanted.soak)
-    if seen is not None and seen.since is not None and seen.since + soak <= now:
+    if seen is not None and seen.since is not None and seen.at - seen.since >= soak:
         look.decision.changes.append(patches.verdict(node, Verdict(passed=True, message="")))
         return replace(state, message="its checks pass")
     if seen is not None and not seen.verdict.passed and over <= now:
         look.decision.changes.append(patches.verdict(node, seen.verdict))
         return replace(state, message=seen.verdict.message)
-    since = seen.since if seen is not None else None
-    look.decision.judge[node.name] = since
-    look.decision.wake_at(since + soak if since is not None else over if over > now else None)
-    message = "its checks pass; soaks" if since else seen.verdict.message if seen else ""
+    look.decision.judge.append(node.name)
+    look.decision.wake_at(over if over > now else None)
+    message = seen.verdict.message if seen is not None else ""
+    if seen is not None and seen.since is not None:
+        message = "its checks pass; soaks"
     return replace(state, message=message or state.message)
 
 

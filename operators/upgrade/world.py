@@ -17,6 +17,7 @@ from operators.upgrade.spec import Plan, Wanted
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     verdict: Verdict
+    at: datetime
     since: datetime | None  # since when the checks pass without a break; None: they do not
 
 
@@ -47,7 +48,7 @@ class Decision:
     changes: list[Change] = field(default_factory=list)
     drains: dict[str, datetime] = field(default_factory=dict)  # nodes to drain on, since when
     jobs: dict[str, str] = field(default_factory=dict)  # nodes whose Job is to be seen to
-    judge: dict[str, datetime | None] = field(default_factory=dict)  # nodes to check, passing since
+    judge: list[str] = field(default_factory=list)  # nodes to check
     ask: frozenset[str] | None = None  # boards for which the channel is asked
     status: dict[str, Any] = field(default_factory=dict)
     wake: datetime | None = None

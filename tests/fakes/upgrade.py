@@ -135,12 +135,19 @@ class Fleet:
             )
         for name in decision.jobs:
             self.done[name] = self.jobs.get(name) or Drained(done=True, message="", retry_at=None)
-        for name, since in decision.judge.items():
-            good = self.passing.get(name, True)
-            verdict = Verdict(passed=good, message="" if good else "web: 503")
-            self.judged[name] = Judged(verdict=verdict, since=(since or self.now) if good else None)
+        for name in decision.judge:
+            self._judge(plan, name)
         if decision.wake is not None:
             self.wake = decision.wake if self.wake is None else min(self.wake, decision.wake)
+
+    def _judge(self, plan: Plan, name: str) -> None:
+        good, before = self.passing.get(name, True), self.judged.get(name)
+        verdict = Verdict(passed=good, message="" if good else "web: 503")
+        since = (before.since if before and before.since else self.now) if good else None
+        self.judged[name] = Judged(verdict=verdict, at=self.now, since=since)
+        if since is not None and plan.wanted is not None:
+            due = since + timedelta(seconds=plan.wanted.soak)
+            self.wake = due if self.wake is None or due > self.now else self.wake
 
     def write(self, plan: str, change: Change) -> None:
         name = change.node.name

@@ -19,6 +19,8 @@ from tests.fakes.upgrade_agent import (
     request_of,
 )
 
+CHECK = {"name": "web", "http": {"url": "http://web.default"}}
+
 
 def fleet(servers: int = 1, agents: int = 3, **spec: Any) -> Fleet:
     made = Fleet()
@@ -46,7 +48,7 @@ def test_every_node_is_upgraded_and_free_again() -> None:
 
 
 def test_a_node_costs_few_writes() -> None:
-    made = fleet(agents=5, healthChecks=[{"name": "web"}], drain={"enabled": True})
+    made = fleet(agents=5, healthChecks=[CHECK], drain={"enabled": True})
     made.settle()
     assert len(made.writes) == 5 * 6  # install, drain, switch, verdict, finish
 
@@ -58,7 +60,7 @@ def test_at_rest_nothing_is_written_and_no_time_is_waited_for() -> None:
     before = made.status().copy()
     decision = made.look()
     assert not decision.changes
-    assert (decision.wake, decision.ask, decision.judge, decision.drains) == (None, None, {}, {})
+    assert (decision.wake, decision.ask, decision.judge, decision.drains) == (None, None, [], {})
     assert made.status() == before
 
 
@@ -320,7 +322,7 @@ def test_suspending_lets_go_of_what_has_not_been_switched() -> None:
 
 
 def test_a_trial_goes_on_while_the_plan_is_suspended() -> None:
-    made = fleet(servers=0, agents=2, healthChecks=[{"name": "web"}])
+    made = fleet(servers=0, agents=2, healthChecks=[CHECK])
     while made.agents["a0"].phase != "Trial":
         made.look()
         made.act("a0")
@@ -402,7 +404,7 @@ def test_an_exclusive_plan_works_alone() -> None:
 
 
 def test_the_checks_must_pass_for_the_soak_time_without_a_break() -> None:
-    made = fleet(servers=0, agents=1, healthChecks=[{"name": "web"}], soakSeconds=100)
+    made = fleet(servers=0, agents=1, healthChecks=[CHECK], soakSeconds=100)
     while not made.judged:
         made.look()
         made.act("a0")
@@ -421,7 +423,7 @@ def test_the_checks_must_pass_for_the_soak_time_without_a_break() -> None:
 
 
 def test_checks_that_do_not_pass_in_time_take_the_node_back_and_are_named() -> None:
-    made = fleet(servers=0, agents=2, healthChecks=[{"name": "web"}])
+    made = fleet(servers=0, agents=2, healthChecks=[CHECK])
     made.passing["a0"] = False
     made.settle()
     assert made.phases()["a0"] == "RolledBack"
