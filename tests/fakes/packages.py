@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appliance import package
 from appliance.package import FILES, Order
+from appliance.wheels import ROOT
 
 from node.update import packages, unpack
 from node.update.base import Slots
@@ -45,6 +46,8 @@ def _program(version: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("node/__main__.py", _MAIN.format(version=version))
+        for name in ("node/__init__.py", "node/update/__init__.py", "node/update/unpack.py"):
+            archive.writestr(name, (ROOT / name).read_bytes())  # for the first installation
     return buffer.getvalue()
 
 
