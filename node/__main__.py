@@ -19,6 +19,7 @@ COMMANDS = {
     "image": "flash: write an image to a card; check: look at a pinnace.yaml",
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
+    "reset": "--keep-data or --wipe: back to a machine on which nothing was started",
     "netpol": "explain: why a pod may talk to another, or may not",
     "update": "status, install, commit, back, failed, kept: another version of Pinnace",
     "version": "print the version",
@@ -95,6 +96,13 @@ def killall(arguments: Sequence[str]) -> int:
     return 0
 
 
+def reset(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.reset")
+    mode, yes, rest = module.parse(arguments)
+    module.run(mode, settings.read("server", rest, settings.environment()), say, yes=yes)
+    return 0
+
+
 def netpol(arguments: Sequence[str]) -> int:
     module = importlib.import_module("node.netpol")
     question, rest = module.parse(arguments)
@@ -165,6 +173,7 @@ HANDLERS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "firstboot": firstboot,
     "snapshot": snapshot,
     "killall": killall,
+    "reset": reset,
     "netpol": netpol,
     "update": update,
     **dict.fromkeys(("version", "--version", "-v"), version),

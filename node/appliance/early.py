@@ -9,6 +9,7 @@ keep a machine from coming up: then what is written lies in memory, and
 library, and of that little.
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _OPTIONS = "commit=30,errors=remount-ro"
 _QUOTA = "prjquota"  # by which local volumes get a size that holds
 _FEATURES = "quota,project"
 _CORRECTED, _REBOOT, _LEFT, _FAILED = 1, 2, 4, 8  # exit code of e2fsck, bits
+_CONFIG_FLAGS = mounts.READ_ONLY | mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXECUTE
 _FAT = "umask=0077,errors=remount-ro"  # what lies there may be a token or a key
 
 
@@ -83,11 +85,26 @@ def complete(machine: Machine) -> None:
         below = _mount_instead(machine, err)
     else:
         _keep_report(machine)
+        _reset(machine)
     try:
         overlays.mount_all(machine.root, machine.data, machine.slot, below=below)
     except OSError as err:
         note(machine, "DataCorrupt", f"{err.filename}: {err.strerror}")
         _start_over(machine)
+
+
+def _reset(machine: Machine) -> None:
+    """What a file on the config partition asks for, before anything of the data is in use."""
+    if not (machine.config / MARKER).exists():
+        return
+    reset = importlib.import_module("node.appliance.reset")
+    try:
+        done = reset.follow(machine.config, machine.data, flags=_CONFIG_FLAGS)
+    except (OSError, ValueError) as err:
+        note(machine, "FactoryResetFailed", str(err))
+    else:
+        if done:
+            note(machine, "FactoryReset", done)
 
 
 def note(machine: Machine, reason: str, message: str) -> None:
@@ -233,8 +250,7 @@ def _mount_config(machine: Machine) -> None:
             raise OSError(2, "not there", CONFIG)
         if _was_cut(device):
             _start(["fsck.fat", "-a", "-w", str(device)])
-        flags = mounts.READ_ONLY | mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXECUTE
-        mounts.mount(str(device), machine.config, "vfat", flags=flags, options=_FAT)
+        mounts.mount(str(device), machine.config, "vfat", flags=_CONFIG_FLAGS, options=_FAT)
     except (gpt.TableError, OSError) as err:
         note(machine, "ConfigMissing", f"the config partition cannot be mounted: {err}")
 

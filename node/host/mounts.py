@@ -42,6 +42,11 @@ def bind(source: Path, target: Path, *, read_only: bool = False, recursive: bool
             raise
 
 
+def remount(target: Path, *, flags: int) -> None:
+    """With these flags in place of those it has. ``OSError`` as mount(2)."""
+    mount("", target, "", flags=_REMOUNT | flags)
+
+
 def tmpfs(target: Path, *, size: int = 0, mode: int = 0o755) -> None:
     """A file system in memory; ``size`` in bytes, 0: half of the machine's memory."""
     options = f"mode={mode:o}" + (f",size={size}" if size else "")
