@@ -143,7 +143,7 @@ def image(arguments: Sequence[str]) -> int:
 def firstboot(_: Sequence[str]) -> int:
     """Of the unit that runs before the network: put pinnace.yaml into effect."""
     module = importlib.import_module("node.firstboot.run")
-    module.main(module.Places(), warn)
+    module.main(importlib.import_module("node.firstboot.places").Places(), warn)
     return 0
 
 

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from node.firstboot.places import AUTHORIZED_KEYS
 from node.firstboot.plan import (
-    KEYS,
     NETWORK,
     NETWORKS,
     OWNED,
@@ -32,8 +32,8 @@ def apply(plan: Plan, root: Path) -> frozenset[str]:
     changed |= _remove_others(root, plan.files)
     if _link(root / TIME_ZONE, f"{ZONES}/{plan.time_zone}"):
         changed.add(TIME_ZONE)
-    if _authorize(root / KEYS, plan.keys):
-        changed.add(KEYS)
+    if _authorize(root / AUTHORIZED_KEYS, plan.keys):
+        changed.add(AUTHORIZED_KEYS)
     return frozenset(changed)
 
 

@@ -9,13 +9,7 @@ about updates from a USB stick, the watchdog and the console, under the names of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-CONFIG_FOLDER = Path("/boot/pinnace")  # where the partition with label PINNACE is mounted
-CONFIG_NAME = "pinnace.yaml"
-MANIFESTS_NAME = "manifests"
-STATUS_NAME = "status.txt"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from node.firstboot import publish, status
-from node.firstboot.run import Places
+from node.firstboot.places import Places
 from node.settings import UsageError
 
 HELP = """\

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.firstboot import document
-from node.firstboot.base import MANIFESTS_NAME, ConfigError, Manifest, Problem
+from node.firstboot.base import ConfigError, Manifest, Problem
 from node.firstboot.cluster import MANIFEST_ENDINGS, not_yaml
+from node.firstboot.places import MANIFESTS_NAME
 from node.host.files import sync_directory, write_if_changed
 
 FOLDER = "boot"

@@ -31,7 +31,6 @@ SUMMARY = "etc/pinnace/appliance.json"
 # All that may be there and is removed where it is not wanted; of networks, by the pattern.
 OWNED = (TIME_SERVERS, WATCHDOG, WIRELESS, TOKEN, REGISTRIES, CONSOLE)
 NETWORKS = "*-appliance-*"
-KEYS = "root/.ssh/authorized_keys"
 BLOCK = ("# From pinnace.yaml; what stands between these two lines is replaced.", "# End.")
 ZONES = "/usr/share/zoneinfo"
 UTC = "Etc/UTC"

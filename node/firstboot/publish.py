@@ -5,8 +5,11 @@ Run when something changed (systemd says when: an address from DHCP, the node re
 it ends again. Nothing is written where it says what it said before.
 """
 
+import contextlib
 import json
 import re
+import socket
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,15 +17,17 @@ from pathlib import Path
 from controlplane.objects.version import VERSION
 from node.appliance import partition, release
 from node.firstboot import keys, status
-from node.firstboot.base import STATUS_NAME
-from node.firstboot.plan import KEYS
-from node.firstboot.run import Places
+from node.firstboot.places import AUTHORIZED_KEYS, STATUS_NAME, Places
+from node.firstboot.run import say_to_journal
 from node.firstboot.status import FAILING, READY, STARTING, Status
+from node.host.netlink import Netlink, attributes
 
 UNIT = "pinnace.service"
 PROBLEM = "problem"  # of the machine, one a line, below run: node/appliance/early.py
 SHOWN = "screen"  # what the consoles showed last
 _RESTARTS = 3  # a node that began so often does not start
+_ROUTE_PROTOCOL, _GET_ADDRESS, _IFA_ADDRESS, _IFA_LOCAL = 0, 22, 1, 2  # rtnetlink(7)
+_ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
@@ -100,7 +105,7 @@ def gather(places: Places) -> Status:
         state=_state(),
         addresses=status.reachable(_addresses()),
         fingerprints=_fingerprints(places.root / "etc/ssh"),
-        has_keys=_has_keys(places.root / KEYS),
+        has_keys=_has_keys(places.root / AUTHORIZED_KEYS),
         source=str(result.get("source") or "file"),
         problems=tuple(map(str, result.get("problems") or ())),
         faults=tuple(_lines(places.run / PROBLEM)),
@@ -131,13 +136,16 @@ def _has_keys(path: Path) -> bool:
 
 
 def _addresses() -> dict[str, list[str]]:
-    import psutil
-
-    links = psutil.net_if_addrs()
-    return {
-        name: [one.address.partition("%")[0] for one in found if one.family.name != "AF_PACKET"]
-        for name, found in links.items()
-    }
+    found: dict[str, list[str]] = {}
+    with contextlib.closing(Netlink(_ROUTE_PROTOCOL)) as kernel:
+        for message in kernel.dump(_GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0)):
+            family, _, _, _, index = _ADDRESS.unpack_from(message.body)
+            values = attributes(message.body, _ADDRESS.size)
+            raw = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
+            if raw and family in (socket.AF_INET, socket.AF_INET6):
+                link = socket.if_indextoname(index)
+                found.setdefault(link, []).append(socket.inet_ntop(family, raw))
+    return found
 
 
 def _state() -> str:
@@ -174,3 +182,7 @@ def _ask(*argv: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout
+
+
+if __name__ == "__main__":
+    publish(Places(), say_to_journal)

@@ -9,42 +9,22 @@ settings stay, or the defaults hold, and the mistakes are shown.
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from controlplane.objects.version import VERSION
-from node.firstboot.base import CONFIG_FOLDER, CONFIG_NAME, MANIFESTS_NAME
+from node.firstboot.places import CONFIG_NAME, MANIFESTS_NAME, Places
 
 LAST_GOOD = "last-good.yaml"
 NAMES = "names.json"
-RESULT = "firstboot.json"
 MISNAMED = ("pinnace.yaml.txt", "pinnace.yml", "pinnace.txt", "pinnace.yaml.yaml")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    partition: Path = CONFIG_FOLDER
-    root: Path = Path("/")
-    data: Path = Path("/var/lib/pinnace")
-    run: Path = Path("/run/pinnace-boot")
-    sys: Path = Path("/sys")
-    device_tree: Path = Path("/proc/device-tree")
-
-    @property
-    def memory(self) -> Path:
-        """What is to be known again at later boots; the same for both slots."""
-        return self.data / "appliance"
-
-    @property
-    def summary(self) -> Path:
-        return self.root / "etc/pinnace/appliance.json"
-
-    @property
-    def result(self) -> Path:
-        """Of this boot, for the status."""
-        return self.run / RESULT
+def say_to_journal(text: str) -> None:
+    sys.stderr.write(f"pinnace: {text}\n")
+    sys.stderr.flush()
 
 
 def main(places: Places, say: Callable[[str], None]) -> None:
@@ -117,3 +97,7 @@ def _mark(path: Path) -> list[int] | None:
 def marks(paths: Iterable[Path]) -> Mapping[str, Any]:
     """How each of the files that were written is recognised as untouched."""
     return {str(path): _mark(path) for path in paths}
+
+
+if __name__ == "__main__":
+    main(Places(), say_to_journal)

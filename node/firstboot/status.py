@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from node.firstboot.base import CONFIG_NAME
+from node.firstboot.places import CONFIG_NAME
 
 READY, STARTING, FAILING = "ready", "starting", "not starting"
 _WIDTH = 76

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from node.firstboot import apply, manifests, schema
-from node.firstboot.base import CONFIG_NAME, MANIFESTS_NAME, ConfigError, Problem, Settings
+from node.firstboot.base import ConfigError, Problem, Settings
 from node.firstboot.manifests import Gathered
-from node.firstboot.plan import KEYS, TIME_ZONE, Facts, Plan, default_hostname, plan, summary
-from node.firstboot.run import LAST_GOOD, MISNAMED, NAMES, Places, marks
+from node.firstboot.places import AUTHORIZED_KEYS, CONFIG_NAME, MANIFESTS_NAME, Places
+from node.firstboot.plan import TIME_ZONE, Facts, Plan, default_hostname, plan, summary
+from node.firstboot.run import LAST_GOOD, MISNAMED, NAMES, marks
 from node.host.files import write_atomic, write_if_changed
 
 
@@ -129,6 +130,6 @@ def _remember(places: Places, raw: bytes | None, source: str, names: Mapping[str
 def _done(places: Places, planned: Plan, said: Mapping[str, Any]) -> None:
     """Last of all, so that whoever was interrupted begins again."""
     paths = [places.root / file.path for file in planned.files]
-    paths += [places.root / TIME_ZONE, *([places.root / KEYS] if planned.keys else [])]
+    paths += [places.root / TIME_ZONE, *([places.root / AUTHORIZED_KEYS] if planned.keys else [])]
     content = {**said, "files": marks(paths)}
     write_atomic(places.summary, json.dumps(content, indent=2) + "\n")

@@ -9,7 +9,8 @@ from pathlib import Path
 from zoneinfo import available_timezones
 
 from node.firstboot import manifests, schema
-from node.firstboot.base import CONFIG_NAME, MANIFESTS_NAME, ConfigError, Problem, Settings
+from node.firstboot.base import ConfigError, Problem, Settings
+from node.firstboot.places import CONFIG_NAME, MANIFESTS_NAME
 from node.flash.base import BrokenError, Placed
 from node.flash.fat import Fat, FatError
 from node.flash.write import Target

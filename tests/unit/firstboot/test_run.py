@@ -10,7 +10,8 @@ import pytest
 
 from node.firstboot import manifests
 from node.firstboot.base import Manifest
-from node.firstboot.run import Places, main
+from node.firstboot.places import Places
+from node.firstboot.run import main
 from node.host import files
 from tests.unit.firstboot.files import KEY, WHOLE
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.firstboot import keys, publish, status
-from node.firstboot.run import Places
+from node.firstboot.places import Places
 from node.firstboot.status import FAILING, READY, STARTING, Status
 from tests.unit.firstboot.files import KEY
 
