@@ -5,6 +5,7 @@ QEMU's own network passes no multicast; its socket network puts each frame into 
 Source: RFC 6762; QEMU, "-netdev socket,udp".
 """
 
+import re
 import socket
 import struct
 import time
@@ -60,32 +61,53 @@ class Wire:
                 return found
         return set()
 
-    def claim(self, name: str, address: str) -> None:
-        """Say, as its owner does, that a name is ours."""
+    def defend(self, name: str, address: str, seconds: float) -> str:
+        """
+        Say that a name is ours when somebody asks for it, and what the other one is called then.
+
+        "" where nobody took another name in time.
+        """
         answer = dnslib.DNSRecord(dnslib.DNSHeader(id=0, qr=1, aa=1, rd=0))
         # With the highest bit of the class: all other records of the name are to be forgotten.
         answer.add_answer(
             dnslib.RR(name, dnslib.QTYPE.A, rclass=0x8001, ttl=120, rdata=dnslib.A(address))
         )
-        self._send(answer.pack())
+        host = name.partition(".")[0]
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._hear(left)
+            if message is None:
+                continue
+            if any(str(question.qname).rstrip(".") == name for question in message.questions):
+                self._send(answer.pack())
+            for record in message.rr if message.header.qr else ():
+                other = str(record.rname).rstrip(".")
+                if re.fullmatch(rf"{host}\d+\.local", other):
+                    return other
+        return ""
 
     def _answers(self, name: str, kind: str, seconds: float) -> set[str]:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._socket.settimeout(left)
-            try:
-                frame = self._socket.recv(65536)
-            except TimeoutError:
-                break
-            message = _message(frame)
+            message = self._hear(left)
+            if message is None or not message.header.qr:
+                continue
             found = {
                 str(record.rdata)
-                for record in (message.rr + message.ar if message is not None else ())
+                for record in (*message.rr, *message.ar)
                 if str(record.rname).rstrip(".") == name and dnslib.QTYPE.get(record.rtype) == kind
             }
             if found:
                 return found
         return set()
+
+    def _hear(self, seconds: float) -> dnslib.DNSRecord | None:
+        """The next message of multicast DNS; None where the next frame is none, or none comes."""
+        self._socket.settimeout(seconds)
+        try:
+            return _message(self._socket.recv(65536))
+        except TimeoutError:
+            return None
 
     def _send(self, payload: bytes) -> None:
         udp = struct.pack("!HHHH", _PORT, _PORT, 8 + len(payload), 0) + payload
@@ -104,14 +126,13 @@ def _checksum(head: bytes) -> int:
 
 
 def _message(frame: bytes) -> dnslib.DNSRecord | None:
-    """Of a frame that is an answer by multicast DNS over IPv4."""
+    """Of a frame of multicast DNS over IPv4."""
     if frame[12:14] != b"\x08\x00" or frame[23] != 17:
         return None
     start = 14 + (frame[14] & 0x0F) * 4
     if struct.unpack_from("!H", frame, start)[0] != _PORT:
         return None
     try:
-        message = dnslib.DNSRecord.parse(frame[start + 8 :])
+        return dnslib.DNSRecord.parse(frame[start + 8 :])
     except dnslib.DNSError:
         return None
-    return message if message.header.qr else None
