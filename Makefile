@@ -1,6 +1,6 @@
 # Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock package image-keys image-lock
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock package image image-keys image-lock test-vm
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -13,6 +13,8 @@ WORKERS ?= 2
 # The runtime, and static programs that become the images of a node without a registry.
 PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates e2fsprogs mount python3-venv
 TEST_PACKAGES := dnsutils faketime dosfstools mtools
+VM_PACKAGES := qemu-system-x86 ovmf mtools dosfstools squashfs-tools openssh-client busybox-static
+BOARD ?= x86-64
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +30,12 @@ test: setup-dev lint ## Set up what is missing; style, types, then every test
 	@echo "== tests of the whole node"
 	@# A folder with a short name: sockets lie deep within it, and their paths must not be long.
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --basetemp=$$(mktemp -d /tmp/p-XXXX)/t tests/e2e
+
+image: setup ## Image and update bundle (BOARD=x86-64|rpi-arm64 VERSION=… LEVEL=1..22 KEYS=…), in build/<board>/
+	@cd image-build && ../$(BIN)/python -m appliance.run $(BOARD) $(addprefix --version=,$(VERSION)) $(addprefix --level=,$(LEVEL)) $(addprefix --keys=,$(abspath $(KEYS)))
+
+test-vm: setup-dev .cache/vm-packages ## Start images in QEMU: builds them, takes hours without KVM (ARGS=tests/vm/test_boot.py)
+	$(BIN)/python -m pytest -q -o timeout=3600 $(or $(ARGS),tests/vm)
 
 package: setup ## Pinnace for a plain Debian, signed (ARCH=amd64|arm64), in build/package/
 	@cd image-build && ../$(BIN)/python -m appliance.package $(ARCH)
@@ -88,6 +96,12 @@ endif
 	  echo "== Debian packages:" $$missing; \
 	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >.cache/apt.log 2>&1 || { tail -20 .cache/apt.log; exit 1; }; \
 	fi
+	@touch $@
+
+.cache/vm-packages: Makefile
+	@missing=$$(for p in $(VM_PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "== Debian packages for virtual machines:" $$missing; \
+	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >.cache/apt.log 2>&1 || { tail -20 .cache/apt.log; exit 1; }; fi
 	@touch $@
 
 .cache/test-packages: Makefile

@@ -16,7 +16,7 @@ COMMANDS = {
     "kubectl": "kubectl, as the cluster's administrator",
     "kubeconfig": "print the administrator's kubeconfig, for another computer",
     "status": "how this machine is reached, and what is wrong with it",
-    "image": "flash: write an image to a card; check: look at a pinnace.yaml",
+    "image": "flash: write an image to a card; check: look at a pinnace.yaml; build: make one",
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
     "reset": "--keep-data or --wipe: back to a machine on which nothing was started",
@@ -132,7 +132,8 @@ def kubeconfig(arguments: Sequence[str]) -> int:
 
 def image(arguments: Sequence[str]) -> int:
     """Each subcommand is a module of its own, since most machines run none of them."""
-    modules = {"flash": "node.flash.run", "check": "node.flash.check"}
+    names = {"flash": "run", "check": "check", "build": "build"}
+    modules = {command: f"node.flash.{name}" for command, name in names.items()}
     command = arguments[0] if arguments else ""
     if command not in modules:
         raise settings.UsageError(f"usage: pinnace image {'|'.join(sorted(modules))} …")

@@ -67,10 +67,10 @@ def make(order: Order, folder: Path, say: Callable[[str], None]) -> list[Path]:
         keyring=keys.keyring.read_bytes(),
     )
     tools = toolbox.make(say)
-    made = image.assemble(tools, _parts(root), folder, say)
+    made = image.assemble(tools, parts_of(root), folder, say)
     say("bundle")
     name = f"pinnace-{order.version}-{order.board.name}"
-    bundled = _bundle(tools, _content(root, made.boot), keys, folder / f"{name}.raucb")
+    bundled = make_bundle(tools, _content(root, made.boot), keys, folder / f"{name}.raucb")
     say("image: compressing")
     named = folder / f"{name}.img"
     made.disk.replace(named)
@@ -78,7 +78,8 @@ def make(order: Order, folder: Path, say: Callable[[str], None]) -> list[Path]:
     return [named, packed, bundled]
 
 
-def _parts(root: rootfs.Rootfs) -> image.Parts:
+def parts_of(root: rootfs.Rootfs) -> image.Parts:
+    """What a disk is made of."""
     return image.Parts(
         board=root.board,
         version=root.version,
@@ -100,7 +101,9 @@ def _content(root: rootfs.Rootfs, boot: Path) -> bundle.Content:
     )
 
 
-def _bundle(tools: Toolbox, content: bundle.Content, keys: Keys, target: Path) -> Path:
+def make_bundle(tools: Toolbox, content: bundle.Content, keys: Keys, target: Path) -> Path:
+    """At ``target``, by the toolbox's squashfs: the same bytes on every machine."""
+
     def squash(folder: Path, path: Path, epoch: int) -> None:
         squashfs.make(folder, path, tools, epoch=epoch, level=9, owned=())
 

@@ -95,7 +95,7 @@ def make(say: Say, board: str = "x86-64", folder: Path = FOLDER) -> Releases:
         say=say,
         keyring=signing.keyring.read_bytes(),
     )
-    made = image.assemble(tools, run._parts(first), folder / "first", say)
+    made = image.assemble(tools, run.parts_of(first), folder / "first", say)
     made.disk.replace(found.disk)
     maker = _Maker(first=first, boot=made.boot, tools=tools, keys=signing)
     for version, target in found.bundles.items():
@@ -128,7 +128,7 @@ class _Maker:
         content = bundle.Content(
             board=self.first.board.name, version=version, epoch=EPOCH, root=root, boot=self.boot
         )
-        run._bundle(self.tools, content, self.keys, target)
+        run.make_bundle(self.tools, content, self.keys, target)
         shutil.rmtree(work)
 
 
