@@ -74,6 +74,8 @@ Entries = dict[str, Entry]
 IMAGE = "pinnace-operators.tar"
 CHART = ROOT / "charts" / "pinnace-operators"
 DEFINITIONS = ROOT / "controlplane" / "deploy" / "crds"
+# Not those of others, whose own programs bring them elsewhere.
+CHART_DEFINITIONS = ("helmchartconfigs.yaml", "helmcharts.yaml", "upgradeplans.yaml")
 
 
 class CannotBuild(Exception):
@@ -118,8 +120,8 @@ def chart() -> bytes:
         copy = Path(folder) / CHART.name
         shutil.copytree(CHART, copy)
         (copy / "crds").mkdir()
-        for path in sorted(DEFINITIONS.glob("helmchart*.yaml")):
-            shutil.copyfile(path, copy / "crds" / path.name)
+        for name in CHART_DEFINITIONS:
+            shutil.copyfile(DEFINITIONS / name, copy / "crds" / name)
         return pack(copy)
 
 

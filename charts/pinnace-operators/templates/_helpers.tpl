@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The operators of the Deployment, by the names that --operators takes. */}}
 {{- define "operators.central" -}}
 {{- $names := list -}}
-{{- range $name := list "helm" "localpath" "servicelb" -}}
+{{- range $name := list "helm" "localpath" "servicelb" "upgrade" -}}
 {{- if (index $.Values $name).enabled -}}{{- $names = append $names $name -}}{{- end -}}
 {{- end -}}
 {{- join "," $names -}}

@@ -8,11 +8,11 @@ import helm_python
 import operators_image
 import pytest
 import yaml
-from operators_image import CHART, DEFINITIONS
+from operators_image import CHART, CHART_DEFINITIONS, DEFINITIONS
 
 from operators import elsewhere
 
-EVERYTHING = {"netpol": {"enabled": True}}
+EVERYTHING = {"netpol": {"enabled": True}, "upgrade": {"enabled": True, "view": True}}
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def test_helm_finds_nothing_to_complain_about(packed: Path) -> None:
 
 
 def test_the_definitions_are_those_of_a_node(packed: Path) -> None:
-    names = sorted(path.name for path in DEFINITIONS.glob("helmchart*.yaml"))
-    assert names == ["helmchartconfigs.yaml", "helmcharts.yaml"]
     with tarfile.open(packed) as archive:
-        for name in names:
+        there = [name for name in archive.getnames() if "/crds/" in name and name.endswith(".yaml")]
+        assert len(there) == len(CHART_DEFINITIONS)
+        for name in CHART_DEFINITIONS:
             member = archive.extractfile(f"pinnace-operators/crds/{name}")
             assert member is not None
             assert member.read() == (DEFINITIONS / name).read_bytes()
@@ -91,6 +91,16 @@ def test_each_operator_can_be_switched_off(packed: Path, off: str) -> None:
     assert off not in names
     wanted = {"helm": "helm.cattle.io", "servicelb": "daemonsets", "localpath": "storageclasses"}
     assert wanted[off] not in str(found["ClusterRole", "there:ops-pinnace-operators"])
+
+
+def test_upgrades_are_switched_on_by_hand(packed: Path) -> None:
+    role = ("ClusterRole", "there:ops-pinnace-operators")
+    binding = ("ClusterRoleBinding", "there:ops-pinnace-operators:upgrade")
+    assert "upgradeplans" not in str(rendered(packed)[role])
+    on = rendered(packed, upgrade={"enabled": True})
+    assert "pods/eviction" in str(on[role])
+    assert binding not in on
+    assert rendered(packed, **EVERYTHING)[binding]["roleRef"]["name"] == "view"
 
 
 def test_with_all_switched_off_nothing_is_left(packed: Path) -> None:
