@@ -81,10 +81,10 @@ class State:
         return not self.final and self.phase not in IDLE
 
     @property
-    def disturbed(self) -> bool:
-        """Its pods were told to go, or it is being restarted: no way back but to the end."""
-        progress = self.node.progress
-        return self.active and progress is not None and bool(progress.switch)
+    def shown(self) -> Phase:
+        """As people read it: an end also while it is only about to be written."""
+        ended = Phase(self.outcome) if self.outcome else self.phase
+        return self.phase if ended is Phase.UPDATED else ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,13 +50,13 @@ class _Tally:
 
     def __init__(self, states: Sequence[State]) -> None:
         self._states = states
-        self._phases = Counter(state.phase for state in states)
+        self._phases = Counter(state.shown for state in states)
 
     def of(self, *phases: Phase) -> int:
         return sum(self._phases[phase] for phase in phases)
 
     def failures(self) -> str:
-        failed = [s for s in self._states if s.phase in FAILURES or s.phase is Phase.LOST]
+        failed = [s for s in self._states if s.shown in FAILURES or s.phase is Phase.LOST]
         if not failed:
             return ""
         return f"{len(failed)} nodes failed, as {failed[0].node.name}: {failed[0].message}"
@@ -188,7 +188,7 @@ def _nodes(plan: Plan, states: Sequence[State]) -> list[dict[str, Any]]:
 
 def _node(plan: Plan, state: State, *, detailed: bool) -> dict[str, Any]:
     progress = state.node.progress
-    found: dict[str, Any] = {"name": state.node.name, "phase": str(state.phase)}
+    found: dict[str, Any] = {"name": state.node.name, "phase": str(state.shown)}
     if state.message:
         found["message"] = state.message[:WORDS]
     if progress is None or progress.uid != plan.uid:
