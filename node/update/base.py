@@ -80,7 +80,12 @@ class Slots(Protocol):
         ...
 
     async def try_once(self) -> None:
-        """The next start, and only that one, is the other slot. On disk when this returns."""
+        """
+        The next start, and only that one, is the other slot. On disk when this returns.
+
+        A Raspberry Pi only carries it through :meth:`restart`: a start that comes otherwise (a
+        power cut before it) is one of the running slot.
+        """
         ...
 
     async def cancel_try(self) -> None:
