@@ -23,6 +23,7 @@ from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
 from node.supervise.process import log_as, name_this_process
+from node.update.rest import needs_one_alone
 
 LOG = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def may_start(settings: Mapping[str, Any]) -> bool:
 
     False: the machine should have started anew by now, and has not.
     """
-    if not (Path(settings["data-dir"]) / "update" / "state.json").exists():
+    if not needs_one_alone(Path(settings["data-dir"]) / "update"):
         return True
     if run_aside("node.update.recover", settings, "update") != RESTARTING:
         return True

@@ -11,7 +11,7 @@ from typing import Any
 
 from controlplane.client.base import Unreachable
 from controlplane.objects.errors import StatusError
-from node.update import plan
+from node.update import place, plan
 from node.update.base import Bundle, InstallError, RefusedError, Slots
 from node.update.download import Downloads, Wanted
 from node.update.plan import AgentStep, Done, Failed, Health, Outcome
@@ -99,7 +99,7 @@ class Performer:
         health = await self._judge()
         if not health.is_ok and not by_hand:
             raise InstallError(health.message)
-        await self._slots.commit()
+        await place.commit(self._slots)
 
 
 def _wanted(state: State) -> Wanted:

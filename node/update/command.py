@@ -261,7 +261,7 @@ class Command:
             self.records.save(replace(state, step=Step.BACK, message=message))
             self._say("it is left with the next start of pinnace")
             return
-        asyncio.run(slots.commit())
+        asyncio.run(place.commit(slots))
         self.records.save(plan.committed(state, place.moment().now))
         self._say(f"{_about(state)} is committed")
 

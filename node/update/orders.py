@@ -69,19 +69,19 @@ async def answer(
 
 def _install(updater: Ordered, state: State | None, given: Mapping[str, Any]) -> str:
     """ "": it was taken on."""
+    request = requests.from_json(given)
     is_active = updater.asked is not None or (state is not None and not state.has_ended)
-    if is_active and (state is None or not _continues(state, given)):
+    if is_active and (state is None or not _continues(state, request)):
         phase = state.phase.value if state is not None else Phase.DOWNLOADING.value
         return f"another update is on its way ({phase}): see `pinnace update status`"
-    updater.asked = requests.from_json(given)
+    updater.asked = request
     return ""
 
 
-def _continues(state: State, given: Mapping[str, Any]) -> bool:
+def _continues(state: State, request: Request) -> bool:
     """Whether it is what waits to be switched to, asked for by a person as well."""
-    return (
-        state.phase is Phase.INSTALLED and not state.request.plan and given.get("stage") == "switch"
-    )
+    waits = state.phase is Phase.INSTALLED and not state.request.plan
+    return waits and request.stage == "switch" and request.url == state.request.url
 
 
 def _order(updater: Ordered, state: State | None, order: str) -> str:

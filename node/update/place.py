@@ -4,6 +4,7 @@ Where an update happens: which slots this machine has, and which start of it thi
 Loaded by those who have something to do with an update, and by nobody else.
 """
 
+import asyncio
 import importlib
 import os
 import time
@@ -39,6 +40,12 @@ def slots() -> Slots | None:
     name = "node.update.rauc" if release.slot() else "node.update.packages"
     found: Slots | None = importlib.import_module(name).of_machine()
     return found
+
+
+async def commit(found: Slots) -> None:
+    """For good; who waits for the end of the trial (pinnace-trial.timer) sees that it is over."""
+    await found.commit()
+    await asyncio.to_thread(release.TRIAL.unlink, missing_ok=True)
 
 
 def copier() -> Callable[[str, str], None] | None:

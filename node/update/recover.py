@@ -18,6 +18,7 @@ from node.update import place, plan
 from node.update.base import InstallError, RefusedError, Slots
 from node.update.place import Moment
 from node.update.plan import Done, Facts, Failed, Kept, LoneStep, Outcome, Taken
+from node.update.rest import UNTOLD
 from node.update.snapshot import Datastore, file_name
 from node.update.state import ENDS, Failure, Phase, Records, State, stamp
 
@@ -120,6 +121,7 @@ class Alone:
         if state != before:
             self._records.save(state)
         if state is not None and state.phase in ENDS and (before is None or not before.has_ended):
+            (self._records.folder / UNTOLD).touch()  # for the agent, which may be quiet else
             LOG.warning("update to %s: %s %s", state.request.version, state.phase, state.message)
             conclude(self._records, self._store, state, facts)
         return state

@@ -22,6 +22,7 @@ LOG = logging.getLogger(__name__)
 PROGRESS_EVERY = 10.0  # seconds
 _RETRY = 2.0
 _MOST_MESSAGE = 1500
+_IDENTITY = ("plan", "uid", "version", "attempt", "rollback")
 _WARNINGS = (Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED)
 Record = Callable[[Object, str, str, str], None]
 
@@ -50,6 +51,18 @@ def report(state: State, facts: Facts | None, *, percent: int) -> dict[str, Any]
     if state.kept_count:
         made["kept"] = {"folder": state.kept, "count": state.kept_count}
     return made
+
+
+def complaint(request: str, message: str) -> dict[str, Any]:
+    """What is said of a request that cannot be understood, to whoever wrote it."""
+    try:
+        found = json.loads(request)
+        told = {name: found[name] for name in _IDENTITY if name in found}
+    except (ValueError, TypeError):
+        told = {}
+    plan = {"plan": "?", "uid": "", "version": "", "attempt": 1, "rollback": False}
+    ended = {"phase": Phase.REFUSED.value, "reason": "InvalidRequest", "message": message}
+    return plan | told | ended
 
 
 def beside(said: Mapping[str, Any] | None, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,13 +113,17 @@ class Reporter:
             self._clean.clear()
             self._dirty.set()
 
-    async def said(self, seconds: float) -> bool:
-        """Whether all was said within so many seconds."""
+    async def said(self, seconds: float | None, *, unless: asyncio.Event | None = None) -> bool:
+        """Whether all was said, within so many seconds or before something else happens."""
+        waits = [asyncio.ensure_future(self._clean.wait())]
+        if unless is not None:
+            waits.append(asyncio.ensure_future(unless.wait()))
         try:
-            await asyncio.wait_for(self._clean.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self._clean.is_set()
 
     async def run(self) -> None:
         """Without end."""

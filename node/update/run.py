@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from controlplane.client.base import Client
 from controlplane.client.http import from_kubeconfig
@@ -22,8 +23,9 @@ from node.update.download import Downloads
 from node.update.gate import Gate, healthy_now
 from node.update.plan import AgentStep, Facts, Health, Outcome
 from node.update.recover import conclude
-from node.update.report import Reporter, report
+from node.update.report import Reporter, complaint, report
 from node.update.request import Request
+from node.update.rest import UNTOLD
 from node.update.snapshot import Datastore
 from node.update.state import Phase, Records, State
 from node.update.watch import Surroundings
@@ -49,6 +51,7 @@ class Updater:
         self.asked: Request | None = None  # by a person, and not begun yet
         self.order = ""  # "commit" | "back": of a person, about the trial that runs
         self.listeners: list[Callable[[State | None, int], None]] = []
+        self._complaint: dict[str, Any] | None = None  # of a request that makes no sense
         self._state: State | None = None  # as last told, with what was known
         self._seen: Facts | None = None
 
@@ -62,9 +65,10 @@ class Updater:
             try:
                 if slots is None:
                     self._refuse()
-                else:
-                    await self._work(slots)
-                await self._reporter.said(_TELL_WITHIN)
+                elif not await self._work(slots):
+                    return  # all of this process ends
+                if await self._reporter.said(None, unless=around.stirred):
+                    await asyncio.to_thread((around.folder / UNTOLD).unlink, missing_ok=True)
             finally:
                 telling.cancel()
 
@@ -74,7 +78,8 @@ class Updater:
             state = State(request=request, phase=Phase.REFUSED, reason="NoSlots", message=NO_SLOTS)
             self._tell(state, None)
 
-    async def _work(self, slots: Slots) -> None:
+    async def _work(self, slots: Slots) -> bool:
+        """False: everything was asked to end."""
         state = await asyncio.to_thread(self.records.load)
         async with self._watched(slots, state):
             while True:
@@ -82,16 +87,18 @@ class Updater:
                 facts = await self._facts(slots, state)
                 decision = plan.decide(facts)
                 state = await self._save(state, decision.state, facts)
+                if state is None and self._complaint is not None:
+                    self._tell(State(request=Request(version=""), phase=Phase.REFUSED), facts)
                 match decision.step:
                     case plan.Wait(until):
                         is_idle = state is None or (state.has_ended and until is None)
                         if is_idle and not self._around.stirred.is_set():
-                            return
+                            return True
                         await self._wait(until, facts)
                     case plan.StopNode():
                         await self._reporter.said(_TELL_WITHIN)
                         self._around.hand_over()
-                        return
+                        return False
                     case plan.Report():
                         pass
                     case _:
@@ -190,12 +197,14 @@ class Updater:
         return self._by_plan() or state.request
 
     def _by_plan(self) -> Request | None:
+        self._complaint = None
         if not self._around.request:
             return None
         try:
             request = requests.parse(self._around.request)
         except ValueError as err:
             LOG.warning("%s", err)
+            self._complaint = complaint(self._around.request, str(err))
             return None
         return None if self._reporter.has_answered(request) else request
 
@@ -260,7 +269,9 @@ class Updater:
 
     def _tell(self, state: State, facts: Facts | None) -> None:
         self._state, self._seen = state, facts
-        self._reporter.say(report(state, facts, percent=self._percent))
+        made = report(state, facts, percent=self._percent)
+        # What cannot be understood is nobody's request, and waits for no end of another one.
+        self._reporter.say(made if self._complaint is None else made | self._complaint)
         self._inform(state)
 
     def _inform(self, state: State | None) -> None:

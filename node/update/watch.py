@@ -21,11 +21,15 @@ from controlplane.client.http import HttpClient
 from controlplane.objects.resources import NODES
 from node.appliance import release
 from node.config import Config
+from node.update.rest import is_answered, needs_the_agent
 
 LOG = logging.getLogger(__name__)
 REQUEST = "upgrade.pinnace.dev/request"
+REPORT = "upgrade.pinnace.dev/report"
 SOCKET = "update.sock"
 _LONGEST_LINE = 64 << 10
+# Of a plain Debian, where a starter chose between two folders: see node/update/packages.py.
+PACKAGE_SLOT, PACKAGES = Path("/run/pinnace-package/slot"), Path("/opt/pinnace")
 
 
 def board() -> str:
@@ -35,7 +39,11 @@ def board() -> str:
     Reads two small files, since who asks is there at idle.
     """
     try:
-        found = release.read() if release.slot() else None
+        if release.slot():
+            found = release.read()
+        else:
+            slot = release.slot(PACKAGE_SLOT)
+            found = release.read(PACKAGES / slot / "release.json") if slot else None
     except ValueError as err:
         LOG.error("%s", err)  # noqa: TRY400 - one line for people
         return ""
@@ -75,7 +83,7 @@ class UpdateWatch:
     async def run(self) -> None:
         """Until cancelled. What goes wrong with an update must not end the agent."""
         around = self._around
-        if await asyncio.to_thread((around.folder / "state.json").exists):
+        if await asyncio.to_thread(needs_the_agent, around.folder):
             self._begun.set()
         unsubscribe = around.cache.subscribe([NODES], self._heard)
         path = around.config.run_dir / SOCKET
@@ -96,9 +104,13 @@ class UpdateWatch:
         if change.name != self._around.config.node_name:
             return
         metadata = (change.new or {}).get("metadata") or {}
-        request = (metadata.get("annotations") or {}).get(REQUEST, "")
-        if request != self._around.request:
-            self._around.request = request
+        annotations = metadata.get("annotations") or {}
+        request, report = annotations.get(REQUEST, ""), annotations.get(REPORT, "")
+        if request == self._around.request:
+            return
+        self._around.request = request
+        # One that stands there and was answered is nothing to load all the rest for.
+        if self._updater is not None or (request and not is_answered(request, report)):
             self._begin()
 
     def _begin(self) -> None:

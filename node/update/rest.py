@@ -1,0 +1,44 @@
+"""
+Whether anything is left to do about an update: a look at one small file, for those who are there
+at idle or must start fast, and load nothing else of this folder.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+STATE, UNTOLD = "state.json", "untold"
+_BY_ONE_ALONE = ("Switching", "Trial")
+_ENDS = ("Committed", "RolledBack", "Refused", "Failed")
+_DAMAGED = "?"
+
+
+def needs_one_alone(folder: Path) -> bool:
+    """``folder``: ``<data>/update``. Whether something is to be done before children start."""
+    return _phase(folder) in (*_BY_ONE_ALONE, _DAMAGED)
+
+
+def needs_the_agent(folder: Path) -> bool:
+    """Whether an update goes on, or came to an end of which nobody was told yet."""
+    phase = _phase(folder)
+    return bool(phase) and (phase not in _ENDS or (folder / UNTOLD).exists())
+
+
+def is_answered(request: str, report: str) -> bool:
+    """Of the two annotations of a Node: the report answers the request, and is its end."""
+    with contextlib.suppress(ValueError, AttributeError):
+        asked, said = json.loads(request), json.loads(report or "{}")
+        defaults = (("uid", ""), ("version", ""), ("attempt", 1), ("rollback", False))
+        same = all(asked.get(name, default) == said.get(name) for name, default in defaults)
+        return same and said.get("phase") in _ENDS
+    return False
+
+
+def _phase(folder: Path) -> str:
+    """ "": there is no update, and never was one."""
+    try:
+        return str(json.loads((folder / STATE).read_bytes())["phase"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return _DAMAGED
