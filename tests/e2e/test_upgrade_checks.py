@@ -38,6 +38,23 @@ kind: PodDisruptionBudget
 metadata: {name: web}
 spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
 """.replace("BUSYBOX", BUSYBOX)
+# As K3s's documentation has it; the annotation is what Pinnace needs on top.
+PLAN = """
+apiVersion: upgrade.cattle.io/v1
+kind: Plan
+metadata:
+  name: server-plan
+  annotations: {upgrade.pinnace.dev/channel: /nonexistent/stable}
+spec:
+  concurrency: 1
+  cordon: true
+  nodeSelector:
+    matchExpressions:
+    - {key: node-role.kubernetes.io/control-plane, operator: In, values: ["true"]}
+  serviceAccountName: system-upgrade
+  upgrade: {image: rancher/k3s-upgrade}
+  channel: https://update.k3s.io/v1-release/channels/stable
+"""
 ALONE = f"""
 apiVersion: v1
 kind: Pod
@@ -146,3 +163,18 @@ def test_refusals_are_kubectls_own_words(space: Space) -> None:
         assert line in kubectls
     assert "waits for" in drain(space, "alone", force=True, deleteEmptyDirData=True)["message"]
     space.kubectl("wait", "pod/alone", "--for=delete", "--timeout=60s")
+
+
+def test_a_plan_of_k3s_users_becomes_an_upgrade_plan_and_goes_with_it(space: Space) -> None:
+    space.apply(PLAN)
+    space.wait("plan.upgrade.cattle.io/server-plan", "--for=condition=Validated", timeout=60)
+    made = f"upgradeplan/{space.name}.server-plan"
+    assert space.value(made, path="{.spec.channel}") == "/nonexistent/stable"
+    bare = PLAN.replace("upgrade.pinnace.dev/channel: /nonexistent/stable", "")
+    space.apply(bare)
+    plan = ("plan.upgrade.cattle.io/server-plan",)
+    refused = '{.status.conditions[?(@.type=="Validated")].message}'
+    space.until(lambda: "names versions of K3s" in space.value(*plan, path=refused))
+    space.until(lambda: space.value(made, path="{.spec.suspend}") == "true")
+    space.kubectl("delete", *plan)
+    space.kubectl("wait", made, "--for=delete", "--timeout=60s")
