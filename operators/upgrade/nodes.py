@@ -176,6 +176,8 @@ def _active(node: Node, progress: Progress, asked: Asked) -> State:
         return State(node=node, phase=Phase.DOWNLOADING, message=why, step=Step.GIVE_UP)
     answer = node.answer
     if answer and answer.phase in FAILURES:
+        if node.runs(progress.version):  # brought there by a person meanwhile
+            return _finish(node, Phase.UPDATED, "")
         return _finish(node, Phase(answer.phase), answer.message)
     if progress.drain:
         return State(node=node, phase=Phase.DRAINING, step=Step.DRAIN)

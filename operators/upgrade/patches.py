@@ -108,7 +108,8 @@ def _switch_request(node: Node, progress: Progress) -> dict[str, str]:
     asked = node.request.body if node.request else _identity(progress)
     more: dict[str, Any] = {"stage": "switch"}
     if progress.back:
-        more |= {"rollback": True, "verdict": "", "verdictMessage": ""}
+        # Nobody judges the way back.
+        more |= {"rollback": True, "checks": False, "verdict": "", "verdictMessage": ""}
     return {REQUEST: _json({**asked, **more})}
 
 

@@ -54,6 +54,8 @@ class Agent:
     def _begin(self, request: Object, now: datetime) -> bool:
         if request["rollback"]:
             return self._enter("Switching", now, ready=False)
+        if request["version"] == self.running:
+            return self._enter("Refused", now, message="SameVersion: it runs already")
         if request["version"] in self.failed and not request["retryFailed"]:
             return self._enter("Refused", now, message="FailedBefore: it failed here before")
         if self.conduct == REFUSES:
@@ -78,14 +80,12 @@ class Agent:
                 return False
 
     def _started(self, request: Object, now: datetime) -> bool:
-        if request["rollback"]:
-            self.running, self.before = self.before, self.running
-            return self._enter("RolledBack", now, message="as the plan asked")
-        self.running, self.before = request["version"], self.running
+        going = self.before if request["rollback"] else request["version"]
+        self.running, self.before = going, self.running
         return self._enter("Trial", now)
 
     def _tried(self, request: Object, now: datetime) -> bool:
-        if self.conduct == BROKEN:
+        if self.conduct == BROKEN and not request["rollback"]:
             return self._leave(request, now, "the node was not healthy: kube-dns")
         if not self.healthy:
             self.healthy = True
@@ -93,7 +93,8 @@ class Agent:
         if request["verdict"] == "failed":
             return self._leave(request, now, request["verdictMessage"])
         if request["verdict"] == "passed" or not request["checks"]:
-            return self._enter("Committed", now)
+            # Of a rollback the version that was asked about is left now.
+            return self._enter("RolledBack" if request["rollback"] else "Committed", now)
         return False
 
     def _leave(self, request: Object, now: datetime, why: str) -> bool:

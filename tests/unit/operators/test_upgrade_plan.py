@@ -161,7 +161,7 @@ def test_rollback_all_takes_back_the_newest_first() -> None:
     order = [
         change.node.name
         for _, change in made.writes
-        if (change.patch["metadata"]["annotations"].get(REQUEST) or "").endswith('"rollback":true}')
+        if '"rollback":true' in (change.patch["metadata"]["annotations"].get(REQUEST) or "")
     ]
     assert order == ["a2", "a1", "a0", "s0"]
 
@@ -487,6 +487,23 @@ def test_a_plan_that_cannot_be_understood_says_so_and_does_nothing() -> None:
     assert status["phase"] == "Failed"
     assert "x/y" in status["message"]
     assert condition(status, "Ready")["reason"] == "Invalid"
+
+
+def test_a_node_that_a_person_upgraded_meanwhile_is_no_failure() -> None:
+    made = fleet(servers=0, agents=1)
+    made.look()
+    made.look()
+    made.agents["a0"].running = V2
+    made.settle()
+    assert made.agents["a0"].told == ["Refused"]
+    assert made.status()["phase"] == "Complete"
+
+
+def test_the_way_back_is_judged_by_nobody() -> None:
+    made = fleet(servers=0, agents=2, healthChecks=[CHECK], failurePolicy="RollbackAll")
+    made.agents["a1"].conduct = BROKEN
+    made.settle()
+    assert {agent.running for agent in made.agents.values()} == {V1}
 
 
 def test_a_node_that_was_taken_back_by_hand_is_upgraded_again() -> None:

@@ -154,7 +154,7 @@ def life(spec: dict[str, Any], broken: str, drained: bool, kill_at: int | None) 
             kill_at = None
         acted = [made.act(name) for name in made.agents]
         if not decision.changes and not any(acted):
-            made.pass_time(60)
+            made.pass_time(300)
             ended = made.status().get("phase") in {"Complete", "Paused", "Failed"}
             if ended and not made.working():
                 made.look()
