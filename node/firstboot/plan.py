@@ -218,7 +218,8 @@ def _wireless(wifi: Wifi) -> str:
     lines = ["ctrl_interface=/run/wpa_supplicant", "update_config=0", "p2p_disabled=1"]
     lines += [f"country={wifi.country}"] if wifi.country else []
     for network in wifi.networks:
-        lines += ["network={", *_wireless_network(network), "}"]
+        for secured in _securities(network):
+            lines += ["network={", *_wireless_network(network), *secured, "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -228,14 +229,21 @@ def _wireless_network(network: Wireless) -> Iterator[str]:
         yield "  scan_ssid=1"
     if network.priority:
         yield f"  priority={network.priority}"
+
+
+def _securities(network: Wireless) -> Iterator[list[str]]:
+    """
+    WPA2 where the access point has it, which every driver can; WPA3 for those that have no other.
+
+    In one entry together they keep some drivers from both.
+    """
     if not network.psk:
-        yield "  key_mgmt=NONE"
-        return
-    raw = re.fullmatch(r"[0-9A-Fa-f]{64}", network.psk) is not None
-    # WPA3 where the access point and the driver have it; a raw key is of WPA2 alone.
-    yield f"  key_mgmt=WPA-PSK WPA-PSK-SHA256{'' if raw else ' SAE'}"
-    yield "  ieee80211w=1"
-    yield f"  psk={network.psk}" if raw else f'  psk="{network.psk}"'
+        yield ["  key_mgmt=NONE"]
+    elif re.fullmatch(r"[0-9A-Fa-f]{64}", network.psk):
+        yield ["  key_mgmt=WPA-PSK", f"  psk={network.psk}"]  # a raw key is of WPA2 alone
+    else:
+        yield ["  key_mgmt=WPA-PSK", f'  psk="{network.psk}"']
+        yield ["  key_mgmt=SAE", "  ieee80211w=2", f'  psk="{network.psk}"']
 
 
 # Keys of SSH
