@@ -43,6 +43,7 @@ from controlplane.reconcile.loop import Loop
 from controlplane.renew import Renewer
 from controlplane.scheduler.loop import Scheduler
 from controlplane.store import compaction
+from controlplane.store.reserve import SIZE
 from controlplane.store.sqlite import SqliteStore
 
 LOG = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ async def _serve(config: Config, ready: Callable[[], None], clock: WallClock) ->
     for warning in pki.warnings:
         LOG.warning("%s", warning)
     (config.server_dir / "db").mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = await SqliteStore.open(config.server_dir / "db" / "state.db")
+    store = await SqliteStore.open(config.server_dir / "db" / "state.db", reserve=SIZE)
     try:
         await _run(foundation(config, pki, store, clock), ready, stop)
     finally:

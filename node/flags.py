@@ -55,6 +55,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("service-node-port-range", "30000-32767", "ports of NodePort services"),
     Flag("cluster-dns", "10.43.0.10", "address of the cluster DNS server"),
     Flag("cluster-domain", "cluster.local", "domain of the cluster"),
+    _server("begin-empty", False, "begin an empty cluster where there was one whose data is lost"),
     _server("write-kubeconfig", "/etc/pinnace/pinnace.yaml", "where the admin kubeconfig goes"),
     _server("write-kubeconfig-mode", "0600", "its file mode"),
     _server("datastore-endpoint", "", "another datastore than the embedded SQLite"),

@@ -33,6 +33,7 @@ from controlplane.api.upgrade import Finished
 from controlplane.objects.errors import (
     StatusError,
     bad_request,
+    insufficient_storage,
     internal,
     no_such_path,
     timed_out,
@@ -41,7 +42,7 @@ from controlplane.objects.errors import (
 )
 from controlplane.objects.kinds import Kind
 from controlplane.objects.meta import uid as random_uid
-from controlplane.store.base import StoreError
+from controlplane.store.base import NoSpace, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class ApiServer:
         except TimeoutError:
             why = "request did not complete within the allotted time"
             return _failed(request, timed_out(why))
+        except NoSpace as error:
+            return _failed(request, insufficient_storage(str(error)))
         except StoreError as error:
             log.warning("%s %s: %s", request.method, request.rel_url.raw_path, error)
             return _failed(request, internal(str(error)))

@@ -192,6 +192,10 @@ def internal(message: str) -> StatusError:
     return StatusError(500, "InternalError", f"Internal error occurred: {message}")
 
 
+def insufficient_storage(message: str) -> StatusError:
+    return StatusError(507, "InsufficientStorage", message)
+
+
 def unavailable(message: str) -> StatusError:
     return StatusError(503, "ServiceUnavailable", message)
 

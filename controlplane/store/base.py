@@ -31,6 +31,14 @@ class StoreError(Exception):
     """The store could not do it: disk full, I/O error, closed. Nothing was written."""
 
 
+class NoSpace(StoreError):
+    """The disk is full. Deletions may still be accepted; there is more once space was made."""
+
+
+class Damaged(StoreError):
+    """What is on the disk is broken: no trying again will help."""
+
+
 class Compacted(Exception):
     """The revision asked for is older than the last compaction."""
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.store.base import StoreError
+from controlplane.store.base import Damaged, NoSpace, StoreError
 
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x504E4E43  # "PNNC": tells our files from other people's SQLite files
@@ -117,12 +117,12 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(_explain(path, error)) from error
+        raise _kind(error)(_explain(path, error)) from error
 
 
 def damaged(path: Path, what: str) -> StoreError:
-    return StoreError(
-        f"the datastore {path} is damaged ({what}): move it away and restore a snapshot, "
+    return Damaged(
+        f"the datastore {path} is damaged ({what}): stop the node and run `pinnace repair`, "
         "and check the storage device"
     )
 
@@ -289,6 +289,15 @@ def _explain_os(path: Path, error: OSError) -> str:
     )
 
 
+def _kind(error: sqlite3.Error) -> type[StoreError]:
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")):
+        return NoSpace
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return Damaged
+    return StoreError
+
+
 def _explain(path: Path, error: sqlite3.Error) -> str:
     name: str = getattr(error, "sqlite_errorname", "")
     for prefix, text in _EXPLANATIONS:
@@ -299,12 +308,14 @@ def _explain(path: Path, error: sqlite3.Error) -> str:
 
 _EXPLANATIONS = (
     ("SQLITE_FULL", "no space left for the datastore {path}: free some on its filesystem"),
+    # As it is told of its shared memory, which lies beside it.
+    ("SQLITE_IOERR_SHMSIZE", "no space left for the datastore {path}: free some on its filesystem"),
     ("SQLITE_READONLY", "the datastore {path} is read-only: mount its filesystem writable"),
     ("SQLITE_CANTOPEN", "cannot open {path}: it must be a file that this user can write"),
-    ("SQLITE_NOTADB", "{path} is not a datastore: move it away, or restore a snapshot"),
+    ("SQLITE_NOTADB", "{path} is not a datastore: move it away, or run `pinnace repair`"),
     (
         "SQLITE_CORRUPT",
-        "the datastore {path} is damaged: move it away and restore a snapshot, "
+        "the datastore {path} is damaged: stop the node and run `pinnace repair`, "
         "and check the storage device",
     ),
     ("SQLITE_IOERR", "the storage of the datastore {path} failed: see the kernel's log"),

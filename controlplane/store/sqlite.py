@@ -33,6 +33,7 @@ from controlplane.store.base import (
     FutureRevision,
     KeyValue,
     Mismatch,
+    NoSpace,
     Range,
     Statistics,
     StoreError,
@@ -41,12 +42,16 @@ from controlplane.store.broadcast import Broadcast, Limits
 from controlplane.store.file import Files, backup_file, open_files
 from controlplane.store.keys import Keys
 from controlplane.store.log import Change, Content, Reader, Transaction, Writer
+from controlplane.store.reserve import Reserve
 from controlplane.store.volatile import Families, family
 
 _RESERVED_REVISIONS = 10_000  # one small write for so many volatile ones
 _GROUP_WRITES = 512
 _GROUP_BYTES = 4 << 20
 _CLOSED = "the store is closed"
+_FULL = (
+    "no space left for the datastore {path}: free some on its filesystem; deletions are accepted"
+)
 
 T = TypeVar("T")
 
@@ -106,18 +111,22 @@ class SqliteStore:
         self._busy = False
         self._scheduled = False
         self._closed = False
+        self._reserve = Reserve(files.path, 0)
         self._idle = asyncio.Event()
         self._idle.set()
         self._transactions = 0
         self._writes = 0
 
     @classmethod
-    async def open(cls, path: Path, *, limits: Limits | None = None) -> "SqliteStore":
+    async def open(
+        cls, path: Path, *, limits: Limits | None = None, reserve: int = 0
+    ) -> "SqliteStore":
         """
         Open or make the store at ``path`` (mode 0600) and its directory.
 
         Beside the file lie ``-wal`` and ``-shm``, which belong to it while it is open
-        or after a power cut, and ``.lock``. :class:`StoreError` says what to do.
+        or after a power cut, and ``.lock``; ``reserve``: bytes for :mod:`.reserve`.
+        :class:`StoreError` says what to do.
         """
         threads = _Threads(limits or Limits())
         try:
@@ -132,7 +141,10 @@ class SqliteStore:
             await threads.write(files.close)
             threads.stop()
             raise
-        return cls(files, content, writer, threads)
+        made = cls(files, content, writer, threads)
+        made._reserve = Reserve(path, reserve)
+        await threads.write(made._reserve.take)
+        return made
 
     async def create(self, key: str, value: bytes, *, volatile: bool = False) -> int:
         return await self._write(key, value, expected=0, volatile=volatile)
@@ -238,6 +250,11 @@ class SqliteStore:
         self, key: str, value: bytes | None, *, expected: int, volatile: bool = False
     ) -> int:
         key.encode()  # a key that is not text must fail alone, not with its group
+        is_new = expected == 0 and not volatile
+        if not self._reserve.allows(value, is_new=is_new):
+            await self._threads.write(self._reserve.take)  # there may be space again
+            if not self._reserve.allows(value, is_new=is_new):
+                raise NoSpace(_FULL.format(path=self._files.path))
         while True:
             self._check_open()
             done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -336,18 +353,27 @@ class SqliteStore:
         self._busy = False
         try:
             events = commit.result()
+        except NoSpace as error:
+            self._fail(group, error, again=self._reserve.give())
         except Exception as error:
             self._fail(group, error)
         else:
             self._succeed(group, transaction, events)
         self._begin()
 
-    def _fail(self, group: _Group, error: Exception) -> None:
+    def _fail(self, group: _Group, error: Exception, *, again: bool = False) -> None:
+        """``again``: what the reserve allows is tried once more."""
+        kind = type(error) if isinstance(error, StoreError) else StoreError
+        allowed: list[_Write] = []
         for write in group.waiting():
-            if not write.done.done():
-                failure = StoreError(str(error))
+            is_new = write.expected == 0 and not write.volatile
+            if again and self._reserve.allows(write.value, is_new=is_new):
+                allowed.append(write)
+            elif not write.done.done():
+                failure = kind(str(error))
                 failure.__cause__ = error
                 write.done.set_exception(failure)
+        self._queue.extendleft(reversed(allowed))
 
     def _succeed(self, group: _Group, transaction: Transaction, events: list[Event]) -> None:
         self._transactions += 1

@@ -4,6 +4,7 @@ Look before the start whether it can succeed, and say in one line what to do if 
 Nothing is written before every check has passed, but the data folder itself.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,11 +15,14 @@ from typing import IO, Any
 
 from node.host.probe import missing_features
 from node.settings import UsageError
+from node.supervise.clock import LAST_SEEN
 from node.supervise.containerd import CNI_FOLDERS
 
 PROGRAMS = {"containerd": "containerd", "runc": "runc", "nft": "nftables"}
 LONGEST_SOCKET = 104  # bytes that containerd allows for the path of a socket; Linux has 107
 LEAST_FREE_BYTES = 32 * 2**20
+PROBLEM = Path("/run/pinnace-boot/problem")  # written before systemd started: node.appliance.early
+WITHOUT_DATA = ("DataMissing:", "DataCorrupt:", "DataReadOnly:")
 
 
 class CannotStart(UsageError):
@@ -34,6 +38,7 @@ def check(settings: Mapping[str, Any]) -> None:
     _check_run_dir(Path(settings["run-dir"]))
     _check_data_dir(Path(settings["data-dir"]))
     if settings["role"] == "server":
+        _check_lost(Path(settings["data-dir"]), begin_empty=settings["begin-empty"])
         _check_port(settings["bind-address"], settings["https-listen-port"], "https-listen-port")
     _check_port("0.0.0.0", settings["kubelet-port"], "kubelet-port")
 
@@ -65,16 +70,58 @@ def _check_data_dir(path: Path) -> None:
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
     except OSError as err:
+        if err.errno == errno.ENOSPC and has_datastore(path):
+            return  # what is reserved there lets people tidy up
         raise CannotStart(
             f"cannot write to the data folder {path}: {err.strerror}; free space there or choose "
             "another with --data-dir"
         ) from err
     free = shutil.disk_usage(path).free
-    if free < LEAST_FREE_BYTES:
+    if free < LEAST_FREE_BYTES and not has_datastore(path):
         raise CannotStart(
             f"the disk of the data folder {path} is full ({free // 2**20} MiB free): "
             "free some space"
         )
+
+
+def has_datastore(data_dir: Path) -> bool:
+    try:
+        return (data_dir / "server" / "db" / "state.db").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _check_lost(data_dir: Path, *, begin_empty: bool) -> None:
+    """
+    An empty cluster must not pass for the one that was there.
+
+    It was there if pods ran here or the node was stopped once; a first start that was cut off
+    leaves neither.
+    """
+    if begin_empty:
+        return
+    if why := data_problem():
+        raise CannotStart(
+            f"the data of this machine cannot be used ({why}): it would begin as an empty "
+            "cluster; see `pinnace repair`, or say so with --begin-empty"
+        )
+    pods = data_dir / "agent" / "pods"
+    was_used = (data_dir / LAST_SEEN).exists() or (pods.is_dir() and any(pods.iterdir()))
+    if was_used and not has_datastore(data_dir):
+        raise CannotStart(
+            f"the datastore in {data_dir}/server/db is lost: this would begin as an empty "
+            "cluster; put a snapshot there as state.db (`pinnace repair` names those that there "
+            "are), or say so with --begin-empty"
+        )
+
+
+def data_problem(path: Path = PROBLEM) -> str:
+    """Why this machine was started without its data partition; "" where it was not."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(WITHOUT_DATA)), "")
 
 
 def _check_port(address: str, port: int, flag: str) -> None:
