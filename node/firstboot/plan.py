@@ -8,6 +8,7 @@ before, after a power cut at any instant too.
 Source: systemd.network(5), systemd.netdev(5), wpa_supplicant.conf(5), timesyncd.conf(5).
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -235,15 +236,18 @@ def _securities(network: Wireless) -> Iterator[list[str]]:
     """
     WPA2 where the access point has it, which every driver can; WPA3 for those that have no other.
 
-    In one entry together they keep some drivers from both.
+    In one entry together they keep some drivers from both. All in hexadecimal digits, since a
+    quote or a # in a pass phrase is not understood within quotes.
     """
     if not network.psk:
         yield ["  key_mgmt=NONE"]
     elif re.fullmatch(r"[0-9A-Fa-f]{64}", network.psk):
         yield ["  key_mgmt=WPA-PSK", f"  psk={network.psk}"]  # a raw key is of WPA2 alone
     else:
-        yield ["  key_mgmt=WPA-PSK", f'  psk="{network.psk}"']
-        yield ["  key_mgmt=SAE", "  ieee80211w=2", f'  psk="{network.psk}"']
+        phrase, ssid = network.psk.encode(), network.ssid.encode()
+        key = hashlib.pbkdf2_hmac("sha1", phrase, ssid, 4096, 32)  # IEEE 802.11, annex J.4
+        yield ["  key_mgmt=WPA-PSK", f"  psk={key.hex()}"]
+        yield ["  key_mgmt=SAE", "  ieee80211w=2", f"  sae_password={phrase.hex()}"]
 
 
 # Keys of SSH

@@ -1,6 +1,7 @@
 """The files of the system that settings become."""
 
 import json
+import re
 import shlex
 from configparser import ConfigParser
 from pathlib import Path
@@ -78,8 +79,16 @@ def test_no_pass_phrase_can_leave_its_line() -> None:
     names = Wifi(country="", networks=(Wireless(ssid='a"\n}\nnetwork={', psk='ab"c\\d e#f"gh'),))
     text = files(Settings(wifi=names))[planning.WIRELESS]
     assert text.count("network={") == 2  # of WPA2 and of WPA3
-    assert text.count('  psk="ab"c\\d e#f"gh"\n') == 2
-    assert text.count(f"ssid={names.networks[0].ssid.encode().hex()}\n") == 2
+    for value in re.findall(r"(?:ssid|psk|sae_password)=(.*)", text):
+        assert re.fullmatch("[0-9a-f]+", value)
+    assert f"sae_password={names.networks[0].psk.encode().hex()}\n" in text
+
+
+def test_the_key_of_a_pass_phrase_is_the_standards() -> None:
+    """IEEE 802.11-2020, annex J.4.3."""
+    wifi = Wifi(country="", networks=(Wireless(ssid="IEEE", psk="password"),))
+    key = "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"
+    assert f"psk={key}\n" in files(Settings(wifi=wifi))[planning.WIRELESS]
 
 
 def test_open_hidden_and_raw_keys_of_networks() -> None:
