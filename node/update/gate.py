@@ -10,12 +10,20 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.client.base import Client, Feed, Object, ObjectList, Reads, Selection, Unreachable
-from controlplane.client.cache import Cache
-from controlplane.client.http import HttpClient
+from controlplane.client.base import (
+    Change,
+    Client,
+    Feed,
+    Object,
+    ObjectList,
+    Reads,
+    Selection,
+    Unreachable,
+)
 from controlplane.objects.errors import StatusError
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import DAEMON_SETS, DEPLOYMENTS, NODES
@@ -30,7 +38,7 @@ KINDS: Mapping[str, Resource] = {
     "Deployment": DEPLOYMENTS,
     "HelmChart": Resource("helm.cattle.io", "v1", "helmcharts", True),
 }
-_OURS = Selection(namespace=NAMESPACE)
+OURS = Selection(namespace=NAMESPACE)
 # Short names of the children as the kernel has them: at most 15 characters.
 OPERATORS = "pinnace-operators"[:15]
 
@@ -70,7 +78,7 @@ async def healthy_now(client: Client) -> list[str]:
     found: list[str] = []
     for kind, resource in KINDS.items():
         try:
-            listed: ObjectList = await client.list(resource, _OURS)
+            listed: ObjectList = await client.list(resource, OURS)
         except StatusError as err:
             if err.code != 404:
                 raise
@@ -81,6 +89,12 @@ async def healthy_now(client: Client) -> list[str]:
             if not what_misses(kind, item)
         ]
     return found
+
+
+def wanted(healthy: Iterable[str]) -> list[Resource]:
+    """The kinds that such a list is about."""
+    kinds = {name.partition("/")[0] for name in healthy}
+    return [resource for kind, resource in KINDS.items() if kind in kinds]
 
 
 class Siblings:
@@ -96,7 +110,10 @@ class Siblings:
         found = set()
         for pid in map(int, self._children.read_text().split()):
             with contextlib.suppress(OSError):
-                found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+                name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+                if rest.startswith("Z"):
+                    continue  # it has ended, and the daemon has not looked yet
+                found.add(name.partition(" (")[2])
                 if pid not in self._watched:
                     self._watched[pid] = os.pidfd_open(pid)
                     asyncio.get_running_loop().add_reader(self._watched[pid], self._gone, pid)
@@ -116,62 +133,64 @@ class Siblings:
             self._forget(pid)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What must be well."""
+
+    node_name: str
+    healthy: Sequence[str]  # as :func:`healthy_now` gave it before the switch
+    parent: int  # the daemon, whose children are looked at
+    policy_socket: Path | None  # None: the operators serve none
+
+
 class Gate:
     """
     Its mutable state: the last judgement, and whether something stirred since.
 
-    ``own``: the agent's cache, for the Node. ``broad`` may read all of kube-system; None: nothing
-    there is looked at (a node without a control plane). ``policy_socket`` None: the operators
-    serve none.
+    ``own``: the agent's cache, for the Node. ``batteries``: all of kube-system that
+    :func:`wanted` names; None: nothing there is looked at (a node without a control plane).
+    ``readyz`` asks the API server, and raises.
     """
 
     def __init__(
         self,
+        scope: Scope,
         *,
-        client: HttpClient,
         own: tuple[Reads, Feed],
-        broad: Client | None,
-        node_name: str,
-        healthy: Iterable[str],
-        policy_socket: Path | None,
+        batteries: tuple[Reads, Feed] | None,
+        readyz: Callable[[], Awaitable[object]],
         uptime: Callable[[], float],
         changed: Callable[[], None],
     ) -> None:
-        self._client = client
+        self._readyz = readyz
         self._own, self._own_feed = own
-        self._broad = Cache(broad, [(r, _OURS) for r in self._wanted(healthy)]) if broad else None
-        self._node_name = node_name
-        self._healthy = sorted(healthy)
-        self._policy_socket = policy_socket
+        self._batteries = batteries
+        self._node_name = scope.node_name
+        self._healthy = sorted(scope.healthy)
+        self._policy_socket = scope.policy_socket
         self._uptime = uptime
         self._changed = changed
         self._stirred = asyncio.Event()
         self._interrupted = False
-        self._siblings = Siblings(self._interrupt, os.getppid())
+        self._siblings = Siblings(self._interrupt, scope.parent)
         self.health = Health(is_ok=False, message="not looked at yet")
-
-    @staticmethod
-    def _wanted(healthy: Iterable[str]) -> list[Resource]:
-        kinds = {name.partition("/")[0] for name in healthy}
-        return [resource for kind, resource in KINDS.items() if kind in kinds]
 
     async def run(self) -> None:
         """Judge until cancelled; ``changed`` is called when the judgement is another."""
-        unsubscribe = self._own_feed.subscribe([NODES], lambda _: self._stirred.set())
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                if self._broad is not None:
-                    self._broad.subscribe(KINDS.values(), lambda _: self._stirred.set())
-                    tasks.create_task(self._broad.run())
-                while True:
-                    self._stirred.clear()
-                    await self.judge()
-                    pause = None if self.health.is_ok else _LOOK_EVERY
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stirred.wait(), pause)
-        finally:
-            unsubscribe()
-            self._siblings.close()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._siblings.close)
+            undo.callback(self._own_feed.subscribe([NODES], self._heard))
+            if self._batteries is not None:
+                undo.callback(self._batteries[1].subscribe(wanted(self._healthy), self._heard))
+            while True:
+                self._stirred.clear()
+                await self.judge()
+                pause = None if self.health.is_ok else _LOOK_EVERY
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stirred.wait(), pause)
+
+    def _heard(self, _: Change) -> None:
+        self._stirred.set()
 
     async def judge(self) -> Health:
         """Look at everything now."""
@@ -202,11 +221,11 @@ class Gate:
             yield f"node {self._node_name} is not Ready"
         if OPERATORS not in self._siblings.names():
             yield "the operators do not run"
-        if self._broad is not None and node is not None:
+        if self._batteries is not None and node is not None:
             is_cordoned = bool((node.get("spec") or {}).get("unschedulable"))
-            yield from self._batteries(self._broad, is_cordoned=is_cordoned)
+            yield from self._not_healthy(self._batteries[0], is_cordoned=is_cordoned)
 
-    def _batteries(self, broad: Cache, *, is_cordoned: bool) -> Iterator[str]:
+    def _not_healthy(self, reads: Reads, *, is_cordoned: bool) -> Iterator[str]:
         for name in self._healthy:
             kind, _, short = name.partition("/")
             if kind not in KINDS:
@@ -214,7 +233,7 @@ class Gate:
             # On a cordoned node no pod that was drained can come back: that proves nothing.
             if is_cordoned and kind in ("Deployment", "HelmChart"):
                 continue
-            found = broad.get(KINDS[kind], NAMESPACE, short)
+            found = reads.get(KINDS[kind], NAMESPACE, short)
             misses = what_misses(kind, found) if found is not None else "is gone"
             if misses:
                 yield f"{kind} {NAMESPACE}/{short} {misses}"
@@ -222,7 +241,7 @@ class Gate:
     async def _api(self) -> str:
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
-                await self._client.text("/readyz")
+                await self._readyz()
         except StatusError as err:
             return f"the API server is not ready: {err.message}"
         except (Unreachable, TimeoutError, OSError) as err:

@@ -8,11 +8,13 @@ left to do, and is asked again when something changes.
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from controlplane.client.base import Client
+from controlplane.client.cache import Cache
 from controlplane.client.http import from_kubeconfig
 from controlplane.objects.resources import NODES
 from node.update import place, plan
@@ -20,7 +22,7 @@ from node.update import request as requests
 from node.update.apply import Performer
 from node.update.base import Slots
 from node.update.download import Downloads
-from node.update.gate import Gate, healthy_now
+from node.update.gate import OURS, Gate, Scope, healthy_now, wanted
 from node.update.plan import AgentStep, Facts, Health, Outcome
 from node.update.recover import conclude
 from node.update.report import Reporter, complaint, report
@@ -232,22 +234,31 @@ class Updater:
             yield
             return
         around, config = self._around, self._around.config
-        async with self._broad() as broad, asyncio.TaskGroup() as tasks:
-            self._gate = Gate(
-                client=around.client,
-                own=(around.cache, around.cache),
-                broad=broad,
+        healthy = state.healthy if state is not None else ()
+        async with self._broad() as client, asyncio.TaskGroup() as tasks:
+            broad = Cache(client, [(r, OURS) for r in wanted(healthy)]) if client else None
+            scope = Scope(
                 node_name=config.node_name,
-                healthy=state.healthy if state is not None else (),
+                healthy=healthy,
+                parent=os.getppid(),
                 policy_socket=config.run_dir / "policy.sock" if config.network_policy else None,
+            )
+            self._gate = Gate(
+                scope,
+                own=(around.cache, around.cache),
+                batteries=(broad, broad) if broad is not None else None,
+                readyz=lambda: around.client.text("/readyz"),
                 uptime=lambda: place.moment().uptime,
                 changed=around.stirred.set,
             )
-            judging = tasks.create_task(self._gate.run())
+            work = [tasks.create_task(self._gate.run())]
+            if broad is not None:
+                work.append(tasks.create_task(broad.run()))
             try:
                 yield
             finally:
-                judging.cancel()
+                for task in work:
+                    task.cancel()
                 self._gate = None
 
     # -- what is said

@@ -13,7 +13,8 @@ from tests.e2e.node import run
 from tests.e2e.slots import V1, V2, V3, SlottedNode, slotted
 
 PHASES = ["Downloading", "Installing", "Installed", "Switching", "Trial", "Committed"]
-CUTS = 8
+CUTS = 5
+PATIENCE = 600  # each of these boots a node several times
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def break_version(node: SlottedNode, version: str, how: str) -> None:
     (node.machine.folder / f"broken-{version}").write_text(how)
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_a_new_version_is_installed_tried_and_committed_with_all_data(node: SlottedNode) -> None:
     node.until(lambda: created(node, "before"))
     node.request(version=V2, url=str(node.machine.bundle(V2)))
@@ -64,6 +66,7 @@ def test_a_new_version_is_installed_tried_and_committed_with_all_data(node: Slot
     assert exists(node, "before")
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_a_version_that_is_not_healthy_is_left_and_what_it_wrote_is_kept(
     node: SlottedNode,
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_version_that_is_not_healthy_is_left_and_what_it_wrote_is_kept(
     assert node.reaches("Committed")["running"] == V2
 
 
+@pytest.mark.timeout(PATIENCE)
 def test_a_version_that_does_not_start_is_left_at_once(node: SlottedNode) -> None:
     node.until(lambda: created(node, "before"))
     break_version(node, V2, "dies")
@@ -106,7 +110,7 @@ def test_a_version_that_does_not_start_is_left_at_once(node: SlottedNode) -> Non
     assert exists(node, "before")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(PATIENCE)
 def test_whenever_the_power_goes_nothing_is_lost(node: SlottedNode) -> None:
     chance = random.Random(20261124)
     acknowledged: list[str] = []
