@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.appliance import gpt, grow, overlays
-from node.host import mounts
+from node.host import ext4, mounts
 
 DATA, CONFIG = "data", "config"  # labels of partitions
 REPORT = "fsck-report.txt"  # on the data partition: what the last repair did
@@ -25,7 +25,8 @@ MARKER = "factory-reset"  # on the config partition: "keep" or "wipe"
 _OPTIONS = "commit=30,errors=remount-ro"
 _QUOTA = "prjquota"  # by which local volumes get a size that holds
 _FEATURES = "quota,project"
-_CORRECTED, _REBOOT, _LEFT, _FAILED = 1, 2, 4, 8  # exit code of e2fsck, bits
+_WORTH_GROWING = 16 << 20  # bytes: ext4 leaves less than a group of blocks unused at its end
+_LEFT, _FAILED = 4, 8  # bits of e2fsck's exit code: damage is left, it could not work
 _CONFIG_FLAGS = mounts.READ_ONLY | mounts.NO_SUID | mounts.NO_DEVICES | mounts.NO_EXECUTE
 _FAT = "umask=0077,errors=remount-ro"  # what lies there may be a token or a key
 
@@ -36,6 +37,7 @@ class Machine:
     slot: str  # a | b
     root: Path = Path("/")  # where the tree is that is completed
     run: Path = Path("/run/pinnace-boot")
+    features: str = _FEATURES  # of a file system that is made: what the image's kernel has
 
     def partition(self, table: gpt.Table, name: str) -> Path | None:
         part = table.named(name)
@@ -78,8 +80,7 @@ def complete(machine: Machine) -> None:
     _mount_config(machine)
     below = None
     try:
-        device = prepare(machine)
-        _mount_data(device, machine.data, read_only=False)
+        _use_data(machine)
     except DataError as err:
         note(machine, err.reason, str(err))
         below = _mount_instead(machine, err)
@@ -91,6 +92,30 @@ def complete(machine: Machine) -> None:
     except OSError as err:
         note(machine, "DataCorrupt", f"{err.filename}: {err.strerror}")
         _start_over(machine)
+
+
+def _use_data(machine: Machine) -> None:
+    """Mounted, or :class:`DataError`; formatted where it is of no use and is to be wiped."""
+    try:
+        device = prepare(machine)
+        _mount_data(device, machine.data, read_only=False)
+        _fill_partition(device)
+    except DataError as err:
+        if err.reason != "DataCorrupt" or not _is_to_be_wiped(machine):
+            raise
+        note(machine, err.reason, f"{err}; it is formatted, as {MARKER} asks")
+        try:
+            grow.set_unused(machine.disk, DATA, unused=True)
+        except (gpt.TableError, OSError) as failed:
+            raise DataError("DataCorrupt", f"{machine.disk}: {failed}") from failed
+        _mount_data(prepare(machine), machine.data, read_only=False)
+
+
+def _is_to_be_wiped(machine: Machine) -> bool:
+    try:
+        return (machine.config / MARKER).read_text(errors="replace").split()[:1] == ["wipe"]
+    except OSError:
+        return False
 
 
 def _reset(machine: Machine) -> None:
@@ -159,15 +184,17 @@ def _format_if_unused(machine: Machine, device: Path) -> None:
     # The mark goes when the file system is complete: a power cut before that formats again.
     if grow.is_unused(machine.disk, DATA):
         say("making the data partition, once")
-        make(device)
+        make(device, machine.features)
         grow.set_unused(machine.disk, DATA, unused=False)
 
 
-def make(device: Path) -> None:
+def make(device: Path, features: str = _FEATURES) -> None:
     """Format a data partition. Raises ``OSError`` with what mke2fs said."""
-    options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,quotatype=prjquota"
+    options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    options += ",quotatype=prjquota" if "quota" in features.split(",") else ""
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", "data"]
-    done = _start([*argv, "-O", _FEATURES, "-E", options, str(device)])
+    argv += ["-O", features] if features else []
+    done = _start([*argv, "-E", options, str(device)])
     if done.returncode:
         raise OSError(done.returncode, done.stdout.strip() or "mke2fs failed", str(device))
     os.sync()
@@ -212,6 +239,22 @@ def _mount_data(device: Path, target: Path, *, read_only: bool) -> None:
             message = f"{device} cannot be mounted: {err.strerror}"
             raise DataError("DataCorrupt", message) from err
         return
+
+
+def _fill_partition(device: Path) -> None:
+    """
+    Where the partition has grown and its file system not yet: on another disk than before.
+
+    While it is mounted, since only then a power cut leaves it whole.
+    """
+    with device.open("rb") as file:
+        room = grow.size(file.fileno())
+    if room - (ext4.size(device) or room) < _WORTH_GROWING:
+        return
+    done = _start(["resize2fs", str(device)])
+    if done.returncode:
+        said = (done.stdout.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        say(f"the data keeps its size: {said}")
 
 
 def _mount_instead(machine: Machine, why: DataError) -> Path | None:
