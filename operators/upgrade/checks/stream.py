@@ -50,7 +50,7 @@ async def _follow(socket: aiohttp.ClientWebSocketResponse) -> End:
             continue
         channel, data = message.data[0], message.data[1:]
         if channel == _STATUS:
-            return _end(data, _last_line(tail))
+            return end_of(data, _last_line(tail))
         if channel in {_OUT, _ERR}:
             total += len(data)
             tail = (tail + data)[-_SAID:]
@@ -59,7 +59,7 @@ async def _follow(socket: aiohttp.ClientWebSocketResponse) -> End:
     return End(code=-1, error=_HUNG_UP)
 
 
-def _end(data: bytes, said: str) -> End:
+def end_of(data: bytes, said: str) -> End:
     """``data``: a Status."""
     try:
         status = json.loads(data)
