@@ -5,7 +5,6 @@ A fleet in memory, and what the upgrade operator asks others for: channels, chec
 version, and does to them what a decision says: all of it, or only the first so many of its writes.
 """
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +31,7 @@ def merge(body: Object, patch: Mapping[str, Any]) -> None:
         elif value is None:
             body.pop(key, None)
         else:
-            body[key] = copy.deepcopy(value)
+            body[key] = value
 
 
 class Fleet:
@@ -87,7 +86,7 @@ class Fleet:
 
     def world(self) -> World:
         return World(
-            plans=[plan_of(copy.deepcopy(body)) for body in self.plans.values()],
+            plans=[plan_of(body) for body in self.plans.values()],
             nodes=[node_of(body) for body in self.nodes.values()],
             now=self.now,
             found=self.found,

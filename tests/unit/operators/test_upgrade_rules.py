@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from operators.upgrade.spec import plan_of
 from tests.fakes.upgrade import SERVER, Fleet
 from tests.fakes.upgrade_agent import BROKEN, FAILS, GOOD, REFUSES, V2, request_of
 
+pytestmark = pytest.mark.timeout(180)
 CONDUCTS = st.sampled_from([GOOD] * 6 + [BROKEN, FAILS, REFUSES])
 CHECK = {"name": "web", "tcp": {"host": "web", "port": 80}}
 WINDOW = {"days": ["0", "1", "2", "3", "4", "5", "6"], "startTime": "1:00", "endTime": "5:00"}
@@ -90,7 +92,7 @@ class Watch:
 
 
 @given(fleets(), st.data())
-@settings(max_examples=50)
+@settings(max_examples=40)
 def test_a_random_life_keeps_every_rule_and_comes_to_an_end(
     made: Fleet, data: st.DataObject
 ) -> None:
@@ -163,7 +165,7 @@ def life(spec: dict[str, Any], broken: str, drained: bool, kill_at: int | None) 
 
 
 @given(specs(), st.sampled_from(["", "a0", "a2"]), st.booleans(), st.integers(0, 40))
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_who_is_killed_after_any_write_comes_to_the_same_end(
     spec: dict[str, Any], broken: str, drained: bool, kill_at: int
 ) -> None:
