@@ -270,3 +270,54 @@ def test_any_yaml_gives_settings_or_mistakes(content: dict[str, object]) -> None
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_give_settings_or_mistakes(data: bytes) -> None:
     assert all("\n" not in said for said in problems(data))
+
+
+_hosts = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(
+    lambda name: name != "localhost"
+)
+_ascii = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=8, max_size=63)
+_ssids = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8
+)
+_labels = st.dictionaries(
+    st.from_regex(r"[a-z]([a-z0-9.-]{0,10}[a-z0-9])?", fullmatch=True),
+    st.from_regex(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,10}[A-Za-z0-9])?)?", fullmatch=True),
+    max_size=4,
+)
+
+
+@given(
+    hostname=_hosts,
+    networks=st.dictionaries(_ssids, _ascii, min_size=1, max_size=3),
+    labels=_labels,
+    last=st.lists(st.integers(2, 254), min_size=1, max_size=4, unique=True),
+    seconds=st.integers(10, 300),
+    style=st.sampled_from([None, True, False]),
+)
+@settings(max_examples=50, deadline=None)
+def test_what_is_right_reads_back_as_it_was_meant(
+    *,
+    hostname: str,
+    networks: dict[str, str],
+    labels: dict[str, str],
+    last: list[int],
+    seconds: int,
+    style: bool | None,
+) -> None:
+    addresses = [f"10.1.2.{n}/24" for n in last]
+    wifi = {"networks": [{"ssid": name, "psk": psk} for name, psk in networks.items()]}
+    content = {
+        "hostname": hostname,
+        "wifi": wifi,
+        "nodeLabels": labels,
+        "network": {"eth7": {"address": addresses, "gateway": "10.1.2.1"}},
+        "watchdog": seconds,
+    }
+    text = yaml.safe_dump(content, allow_unicode=True, default_flow_style=style, width=1000)
+    read = schema.parse(text.encode())
+    assert read.hostname == hostname
+    assert read.wifi is not None
+    assert {network.ssid: network.psk for network in read.wifi.networks} == networks
+    assert read.node_labels == tuple(f"{key}={labels[key]}" for key in sorted(labels))
+    assert read.links[0].addresses == tuple(addresses)
+    assert read.watchdog == seconds
