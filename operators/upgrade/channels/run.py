@@ -73,8 +73,9 @@ class SignedChannels:
             version, number = found.latest, found.serial
         elif not version:
             version = await self._web.last_of(channel)
-        if not version:
-            raise OfferError("NoSuchVersion", f"{fetch.shown(channel)} names no version")
+            # A page that is simply there would make a version of its own address.
+            if not re.search(r"\d", version):
+                raise OfferError("NoSuchVersion", f"{fetch.shown(channel)} names no version")
         return Offer(version=version, url="", sha256="", size=0, serial=number)
 
     async def _of_channel(

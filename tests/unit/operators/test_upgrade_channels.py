@@ -386,6 +386,8 @@ async def test_k3ss_channel_servers_name_a_version_by_where_they_send_to() -> No
         assert moved[""].version == "v1.36.4+k3s1"
         stays = await offers({"channel": f"{server.url}/v1.35.9+k3s2"}, "")
         assert stays[""].version == "v1.35.9+k3s2"
+        server.there["latest"] = b"a page"
+        assert (await refused({"channel": f"{server.url}/latest"}, ""))[0] == "NoSuchVersion"
         reason, said = await refused({"channel": f"{server.url}/none"}, "")
         assert reason == "ChannelUnreachable"
         assert said.endswith("the server answered 404")
