@@ -202,7 +202,7 @@ class Command:
         if slots is None:
             raise UsageError(NO_SLOTS)
         state = self.records.load()
-        if state is not None and not state.has_ended:
+        if state is not None and state.phase in (Phase.SWITCHING, Phase.TRIAL):
             raise UsageError(f"another update is on its way ({state.phase}): start the node")
         now = datetime.fromtimestamp(place.moment().now.timestamp(), UTC)
         done = asyncio.run(self._prepare(slots, request, now))
