@@ -19,6 +19,7 @@ COMMANDS = {
     "image": "flash: write an image to a card; check: look at a pinnace.yaml; build: make one",
     "snapshot": "save: a consistent copy of the datastore while the server runs",
     "killall": "stop every pod on this machine and take down its network",
+    "repair": "what is wrong with this machine's data; with --yes mend it",
     "reset": "--keep-data or --wipe: back to a machine on which nothing was started",
     "netpol": "explain: why a pod may talk to another, or may not",
     "update": "status, install, commit, back, failed, kept: another version of Pinnace",
@@ -94,6 +95,13 @@ def killall(arguments: Sequence[str]) -> int:
     module = importlib.import_module("node.killall")
     module.run(settings.read("server", arguments, settings.environment()), say)
     return 0
+
+
+def repair(arguments: Sequence[str]) -> int:
+    module = importlib.import_module("node.repair.command")
+    asked, rest = module.parse(arguments)
+    code: int = module.run(asked, settings.read("server", rest, settings.environment()), say)
+    return code
 
 
 def reset(arguments: Sequence[str]) -> int:
@@ -174,6 +182,7 @@ HANDLERS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "firstboot": firstboot,
     "snapshot": snapshot,
     "killall": killall,
+    "repair": repair,
     "reset": reset,
     "netpol": netpol,
     "update": update,

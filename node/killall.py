@@ -27,10 +27,28 @@ def run(settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Raises :class:`node.supervise.preflight.CannotStart` while the daemon runs."""
     config = from_settings(settings)
     with lock(config.run_dir):
-        say(f"stopped {_kill_pods(config.containerd_socket)} processes of pods")
-        say(f"unmounted {_unmount(config)} mounts")
-        _remove_network()
-        say("removed the pod network")
+        stop(config, say)
+
+
+def stop(config: Config, say: Callable[[str], None]) -> None:
+    """For who has the lock already."""
+    say(f"stopped {_kill_pods(config.containerd_socket)} processes of pods")
+    say(f"unmounted {_unmount(config)} mounts")
+    _remove_network()
+    say("removed the pod network")
+
+
+def stale_addresses() -> list[Path]:
+    """Notes of the CNI plugin on addresses whose sandbox no process is about any more."""
+    folder = CNI_STATE / "pinnace"
+    notes = [p for p in folder.iterdir() if p.name[:1].isdigit()] if folder.is_dir() else []
+    commands = [command for _, _, command in _processes()] if notes else []
+
+    def is_stale(path: Path) -> bool:
+        sandbox = (path.read_text().split() or [""])[0]
+        return not sandbox or not any(sandbox in command for command in commands)
+
+    return [path for path in notes if is_stale(path)]
 
 
 def _processes() -> Iterable[tuple[int, int, str]]:
@@ -43,7 +61,7 @@ def _processes() -> Iterable[tuple[int, int, str]]:
                 yield int(folder.name), parent, command
 
 
-def _kill_pods(socket: Path) -> int:
+def shims(socket: Path) -> set[int]:
     """The shims that belong to our containerd, with all that runs below them."""
     processes = list(_processes())
     doomed = {
@@ -56,6 +74,11 @@ def _kill_pods(socket: Path) -> int:
         below = {number for number, parent, _ in processes if parent in doomed} - doomed
         doomed |= below
         grown = bool(below)
+    return doomed
+
+
+def _kill_pods(socket: Path) -> int:
+    doomed = shims(socket)
     for number in doomed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)

@@ -101,7 +101,9 @@ def salvage(path: Path, target: Path) -> Salvaged:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    # Where there is no log SQLite would make one, and its memory beside it, only to read.
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
