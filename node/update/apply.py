@@ -15,15 +15,17 @@ from node.update import place, plan
 from node.update.base import Bundle, InstallError, RefusedError, Slots
 from node.update.download import Downloads, Wanted
 from node.update.plan import AgentStep, Done, Failed, Health, Outcome
-from node.update.state import State
+from node.update.state import Phase, State
 
 LOG = logging.getLogger(__name__)
 _LOOKS, _LOOK_PAUSE = 5, 3.0
+_RESTART_SECONDS = 60.0
 
 
 class Performer:
     """
-    ``look`` lists what is healthy in kube-system; ``judge`` asks the gate anew.
+    ``look`` lists what is healthy in kube-system; ``judge`` asks the gate anew; ``remember``
+    notes that a version failed.
 
     Its mutable state: the bundle that was checked, which the next step installs.
     """
@@ -36,12 +38,14 @@ class Performer:
         look: Callable[[], Awaitable[Sequence[str]]],
         judge: Callable[[], Awaitable[Health]],
         progress: Callable[[int], None],
+        remember: Callable[[State], None],
     ) -> None:
         self._slots = slots
         self._downloads = downloads
         self._look = look
         self._judge = judge
         self._progress = progress
+        self._remember = remember
         self._bundle: Bundle | None = None
 
     async def perform(self, step: AgentStep, state: State, *, by_hand: bool) -> Outcome:
@@ -68,6 +72,11 @@ class Performer:
                 return await self._looked()
             case plan.Commit():
                 return await self._commit(by_hand=by_hand)
+            case plan.GiveUp():
+                return await self._give_up(state)
+            case plan.Restart():
+                await self._slots.restart()
+                return await asyncio.sleep(_RESTART_SECONDS)  # it ends us
             case plan.Cancel():
                 return await asyncio.to_thread(self._downloads.drop)
             case _:
@@ -94,6 +103,13 @@ class Performer:
                     raise InstallError(f"cannot see what is healthy before it: {err}") from err
                 await asyncio.sleep(_LOOK_PAUSE)
         return ()
+
+    async def _give_up(self, state: State) -> None:
+        if state.phase is Phase.SWITCHING:
+            return await self._slots.cancel_try()
+        if not state.request.rollback:
+            self._remember(state)
+        return await self._slots.mark_bad()
 
     async def _commit(self, *, by_hand: bool) -> None:
         health = await self._judge()

@@ -80,6 +80,11 @@ class StopNode:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Who was alone came to no end, and the node works again: what was begun is void."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     pass
 
@@ -137,7 +142,19 @@ class Start:
     """Nothing is left to do before the children are started."""
 
 
-AgentStep = Download | Check | Install | Look | StopNode | Commit | Cancel | Report | Wait
+AgentStep = (
+    Download
+    | Check
+    | Install
+    | Look
+    | StopNode
+    | GiveUp
+    | Restart
+    | Commit
+    | Cancel
+    | Report
+    | Wait
+)
 LoneStep = Snapshot | TryOnce | CancelTry | Restart | Restore | MarkFailed | Start
 
 
@@ -210,7 +227,7 @@ def refusal(request: Request, facts: Facts) -> Failed | None:
 
 def _refused_rollback(request: Request, facts: Facts) -> Failed | None:
     running, other = facts.running, facts.other
-    if request.version and request.version != str(running.version):
+    if request.version and versions.parse(request.version) != running.version:
         return Failed(f"{request.version} does not run here, but {running.version}", "NotRunning")
     if other.version is None or other.bad:
         return Failed("the other slot holds nothing that can be started", "NothingToGoBackTo")
@@ -225,8 +242,18 @@ def decide(facts: Facts) -> Decision:
     if state.phase is Phase.TRIAL:
         return _trial(facts, state)
     if state.phase is Phase.SWITCHING:
-        return Decision(state, StopNode())
+        return _unswitched(facts, state)
     return _preparing(facts, state)
+
+
+def _unswitched(facts: Facts, state: State) -> Decision:
+    """The children run, so whoever was alone has died: never ask for that again and again."""
+    if facts.running.name != state.to_slot:
+        return Decision(replace(state, message="the switch was not performed"), GiveUp())
+    if not facts.on_trial:
+        return Decision(committed(state, facts.now), Report())
+    begun = state.at(Phase.TRIAL, facts.now, boot=facts.boot, since=facts.uptime)
+    return Decision(begun, Report())
 
 
 def _at_rest(facts: Facts) -> Decision:
@@ -312,10 +339,13 @@ def _installed(facts: Facts, state: State) -> Decision:
 
 def _trial(facts: Facts, state: State) -> Decision:
     request, asked = state.request, facts.request
-    if facts.running.name != state.to_slot or state.step is not Step.NONE:
-        return Decision(state, StopNode())  # its end belongs to whoever is alone
+    if facts.running.name != state.to_slot:
+        why = f"{state.message or _unexplained(state)}; the datastore is as it left it"
+        return Decision(replace(state, message=why), GiveUp())
     if not facts.on_trial:
         return Decision(committed(state, facts.now), Report())
+    if state.step is not Step.NONE:
+        return Decision(state, Restart())  # who was alone should have done it
     if asked is not None and (asked.key == request.key or _is_adopted(state, asked)):
         request = asked
         state = replace(state, request=request)
@@ -450,8 +480,17 @@ def after(state: State, step: AgentStep | LoneStep, outcome: Outcome, facts: Fac
             return replace(state, healthy=tuple(outcome.value), has_looked=True)
         case Commit():
             return committed(state, facts.now)
+        case GiveUp():
+            return _given_up(state, facts.now)
         case _:
             return _after_alone(state, step, outcome.value, facts)
+
+
+def _given_up(state: State, now: datetime) -> State:
+    """A snapshot must not be restored any more: the node has written since."""
+    if state.phase is Phase.TRIAL:
+        return _after_mark(state, now)
+    return state.at(Phase.FAILED, now, message=state.message, reason=state.reason)
 
 
 def _after_alone(state: State, step: AgentStep | LoneStep, value: Any, facts: Facts) -> State:
@@ -512,7 +551,9 @@ def _after_failure(
             text = f"{state.message}; it could not be remembered: {failed.message}"
             return _after_mark(replace(state, message=text), now)
         case Restart() | Commit():
-            return replace(state, message=failed.message)
+            return state  # it is tried again; the reason why it is left stays
+        case GiveUp():
+            return _given_up(replace(state, message=f"{state.message}; {failed.message}"), now)
         case _:
             phase = Phase.REFUSED if failed.reason else Phase.FAILED
             return state.at(phase, now, message=failed.message, reason=failed.reason)

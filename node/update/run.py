@@ -29,12 +29,13 @@ from node.update.report import Reporter, complaint, report
 from node.update.request import Request
 from node.update.rest import UNTOLD
 from node.update.snapshot import Datastore
-from node.update.state import Phase, Records, State
+from node.update.state import Failure, Phase, Records, State, stamp
 from node.update.watch import Surroundings
 
 LOG = logging.getLogger(__name__)
 _TELL_WITHIN = 10.0  # seconds for the last word before everything ends
 _PAUSE = 5.0  # after a step that did not work and is to be tried again
+_CANCELLED = (Phase.DOWNLOADING, Phase.INSTALLING, Phase.INSTALLED)  # when it is taken back
 _BROAD = "operators.kubeconfig"  # may read all of kube-system; on servers
 NO_SLOTS = "this machine has no slots: it was made neither from our image nor from our package"
 
@@ -121,6 +122,7 @@ class Updater:
             look=self._look,
             judge=self._judge,
             progress=self._on_loop(),
+            remember=self._remember,
         )
         if isinstance(step, plan.Cancel) or state is None:
             self.asked, self.order = None, ""
@@ -142,6 +144,10 @@ class Updater:
                 await asyncio.sleep(_PAUSE)
         return await self._save(state, after, facts)
 
+    def _remember(self, state: State) -> None:
+        failure = Failure(at=stamp(self._around.now()), reason=state.message)
+        self.records.remember_failed(state.request.version, failure)
+
     async def _unless_cancelled(self, work: Awaitable[Outcome], state: State) -> Outcome | None:
         """None: the request was taken back meanwhile, and what it was about was ended."""
         task = asyncio.ensure_future(work)
@@ -151,7 +157,7 @@ class Updater:
                 await asyncio.wait({task, stirred}, return_when=asyncio.FIRST_COMPLETED)
                 stirred.cancel()
                 self._around.stirred.clear()
-                if state.phase is not Phase.TRIAL and self._is_taken_back(state):
+                if state.phase in _CANCELLED and self._is_taken_back(state):
                     return None
             return task.result()
         finally:

@@ -13,15 +13,21 @@ operator writes the request; the node's agent, which may write to no other objec
      "checks": true,            # the node commits only when the verdict is "passed" as well
      "verdict": "" | "passed" | "failed", "verdictMessage": "",
      "retryFailed": false,      # this version may be tried although it failed before
-     "rollback": false}         # leave "version", which was committed, for the other slot
-                                # (failurePolicy RollbackAll); it ends as RolledBack or Refused
+     "rollback": false,         # leave "version", which was committed, for the other slot
+                                # (failurePolicy RollbackAll); it ends as RolledBack or Refused,
+                                # or Failed: the other slot was tried too, and left
+     "withoutSnapshot": false}  # also where the datastore is not on the node (NoSnapshot else)
 
 ``upgrade.pinnace.dev/report``::
 
     {"plan": "fleet", "uid": "…", "version": "v1.36.4+pinnace1", "attempt": 1, "phase": "Trial",
      "message": "…", "percent": 40, "times": {"Downloading": "2026-11-24T14:00:00Z", …},
      "running": "v1.36.4+pinnace1", "slot": "b", "healthy": true,  # of the trial: its own gate
-     "rollback": false, "failed": ["v1.36.5+pinnace1"]}
+     "rollback": false, "failed": ["v1.36.5+pinnace1"],
+     "reason": "Downgrade",     # of an end; those of node/update/base.py and NoSnapshot,
+                                # WrongVersion, NotRunning, NothingToGoBackTo, DatastoreTooNew,
+                                # InvalidRequest, Left
+     "kept": {"folder": "…", "count": 3}}  # what a trial wrote that was left: objects, where
 
 Phases, in order: Downloading, Installing, Installed (stage "install" ends here), Switching, Trial,
 Committed; and the ends RolledBack (it was tried and left), Refused (will not help to try

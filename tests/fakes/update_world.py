@@ -246,6 +246,8 @@ class World:
                     return Done(["Deployment/one"])
                 case plan.Commit():
                     await slots.commit()
+                case plan.GiveUp():
+                    await slots.cancel_try()
                 case _:
                     pass
             return Done()

@@ -210,6 +210,45 @@ def test_a_commit_whose_note_was_lost_is_found() -> None:
     assert decision.state.phase is Phase.COMMITTED
 
 
+# -- whoever was alone died
+
+
+def test_a_switch_that_was_never_performed_is_given_up() -> None:
+    found = switching(Step.TRY)
+    decision = plan.decide(found)
+    assert decision.step == plan.GiveUp()
+    assert decision.state is not None
+    after = plan.after(decision.state, decision.step, Done(), found)
+    assert (after.phase, after.message) == (Phase.FAILED, "the switch was not performed")
+    assert plan.decide_alone(replace(found, state=after)).step == plan.Start()
+
+
+def test_a_trial_that_nobody_began_is_begun_by_the_agent() -> None:
+    found = switching(Step.TRIED, running=B, boot="two", on_trial=True, uptime=20.0)
+    decision = plan.decide(replace(found, other=A))
+    assert decision.step == plan.Report()
+    assert decision.state is not None
+    assert (decision.state.phase, decision.state.since) == (Phase.TRIAL, 20.0)
+
+
+def test_where_the_node_has_written_since_no_snapshot_is_restored() -> None:
+    found = trial(running=A, other=B, on_trial=False, boot="three")
+    decision = plan.decide(found)
+    assert decision.step == plan.GiveUp()
+    assert decision.state is not None
+    after = plan.after(decision.state, decision.step, Done(), found)
+    assert after.phase is Phase.ROLLED_BACK
+    assert "as it left it" in after.message
+    assert plan.decide_alone(replace(found, state=after)).step == plan.Start()
+
+
+def test_a_trial_that_should_have_been_left_is_left_by_the_agent() -> None:
+    found = trial()
+    assert found.state is not None
+    back = replace(found.state, step=Step.BACK, message="bad")
+    assert plan.decide(replace(found, state=back)).step == plan.Restart()
+
+
 # -- alone
 
 
