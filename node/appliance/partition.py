@@ -37,7 +37,8 @@ def writable(folder: Path = FOLDER, lock: Path = LOCK) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         mounted = at(folder)
-        if mounted is None or not mounted.read_only:
+        # Nothing but a card's partition: whatever else is read-only is so for a reason.
+        if mounted is None or not mounted.read_only or mounted.kind != "vfat":
             yield
             return
         mounts.mount("", folder, "", flags=_REMOUNT | _FLAGS)

@@ -94,7 +94,7 @@ def gather(places: Places) -> Status:
     except (OSError, ValueError):
         result = {}
     hostname = str(said.get("hostname") or "pinnace")
-    booted = _release()
+    booted, state = _release(), _state()
     return Status(
         hostname=hostname,
         mdns_name=f"{_mdns_host() or hostname}.local",
@@ -102,7 +102,8 @@ def gather(places: Places) -> Status:
         version=booted.version if booted else VERSION,
         slot=release.slot(places.run / "slot"),
         board=booted.board if booted else "",
-        state=_state(),
+        state=state,
+        reason=_last_words() if state == FAILING else "",
         addresses=status.reachable(_addresses()),
         fingerprints=_fingerprints(places.root / "etc/ssh"),
         has_keys=_has_keys(places.root / AUTHORIZED_KEYS),
@@ -161,6 +162,12 @@ def _state() -> str:
     restarts = said.get("NRestarts", "0")
     often = restarts.isdecimal() and int(restarts) >= _RESTARTS
     return FAILING if said.get("ActiveState") == "failed" or often else STARTING
+
+
+def _last_words() -> str:
+    """What the node itself said last; not what systemd says of it."""
+    said = _ask("journalctl", "-b", "-o", "cat", "-n", "1", f"_SYSTEMD_UNIT={UNIT}")
+    return said.strip().removeprefix("pinnace: ")
 
 
 def _mdns_host() -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from node.firstboot.places import CONFIG_NAME
 
 READY, STARTING, FAILING = "ready", "starting", "not starting"
-_WIDTH = 76
+_LONGEST = 300  # characters of what the node said
 _OTHERS = re.compile(r"lo|cni\d|flannel|pinnace|veth|docker|dummy|br-|kube-")
 _ESCAPES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SOURCES = {
@@ -33,6 +33,7 @@ class Status:
     slot: str  # "": none
     board: str
     state: str  # READY, STARTING or FAILING
+    reason: str  # what the node said last, where it does not start
     addresses: tuple[tuple[str, str], ...]  # (interface, address)
     fingerprints: tuple[str, ...]
     has_keys: bool  # somebody can log in
@@ -95,7 +96,10 @@ def _body(status: Status) -> Iterator[str]:
 
 
 def _failing(status: Status) -> Iterator[str]:
-    yield f"THE NODE {status.node_name} DOES NOT START. To see why:"
+    yield f"THE NODE {status.node_name} DOES NOT START."
+    if status.reason:
+        yield f"  {_plain(status.reason)[:_LONGEST]}"
+    yield "To see more:"
     yield f"  ssh root@{status.mdns_name} journalctl -u pinnace -n 50"
 
 

@@ -21,6 +21,7 @@ CALM = Status(
     slot="a",
     board="rpi-arm64",
     state=READY,
+    reason="",
     addresses=(("eth0", "192.168.1.20"), ("eth0", "2001:db8::20")),
     fingerprints=("ED25519 SHA256:abc",),
     has_keys=True,
@@ -69,8 +70,11 @@ def test_mistakes_and_faults_are_shown_without_control_characters() -> None:
 
 
 def test_a_node_that_does_not_start_says_so_everywhere() -> None:
-    for text in (status.as_file, status.as_screen):
-        assert "journalctl -u pinnace" in text(replace(CALM, state=FAILING))
+    failing = replace(CALM, state=FAILING, reason="no \x1b[31mcontroller " + "x" * 999)
+    for text in (status.as_file(failing), status.as_screen(failing)):
+        assert "journalctl -u pinnace" in text
+        assert "no ?[31mcontroller xxx" in text
+        assert max(map(len, text.splitlines())) < 320
 
 
 def test_addresses_of_pods_and_of_links_alone_are_not_shown() -> None:
