@@ -1,6 +1,6 @@
 # Everything sets itself up: on a fresh Debian 12 or 13, as root, `make run` and `make test` are all there is to do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock package image image-keys image-lock test-vm
+.PHONY: help run test lint fmt bench clean setup setup-dev packages images operators test-fast test-upstream lock package image image-keys channel image-lock test-vm
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -43,9 +43,13 @@ package: setup ## Pinnace for a plain Debian, signed (ARCH=amd64|arm64), in buil
 image-keys: setup ## The keys that images and packages are signed with, in build/keys: made once, keep them
 	@cd image-build && ../$(BIN)/python -m appliance.keys ../build/keys
 
+channel: setup ## A signed channel for plans to follow (FOLDER=/srv/stable BUNDLES=… ARGS="--latest=v… --days=90")
+	@cd image-build && ../$(BIN)/python -m appliance.channel $(abspath $(FOLDER)) $(abspath $(BUNDLES)) --keys=$(abspath $(or $(KEYS),build/keys)) $(ARGS)
+
 test-upstream: setup-dev ## Build upstream's Kubernetes (needs Go, takes minutes), and test the operators on it
 	$(BIN)/python -m tests.upstream.build
-	$(BIN)/python -m pytest -q tests/host/operators/test_elsewhere_helm.py tests/host/operators/test_elsewhere_pods.py
+	$(BIN)/python -m pytest -q tests/host/operators/test_elsewhere_helm.py tests/host/operators/test_elsewhere_pods.py \
+		tests/host/operators/test_elsewhere_upgrade.py tests/host/operators/test_upgrade_elsewhere.py
 
 operators: setup ## The image and the chart of the operators for another Kubernetes, in build/
 	@$(BIN)/python image-build/operators_image.py build
