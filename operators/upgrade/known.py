@@ -35,6 +35,13 @@ class Known:
         self.nodes: dict[str, Node] = {}
         self._listings: dict[int, _Listing] = {}
 
+    @property
+    def idle(self) -> bool:
+        """There is no plan, and no node that is half way for one that is gone."""
+        return not self.plans and not any(
+            node.progress is not None and node.progress.active for node in self.nodes.values()
+        )
+
     def sync(self) -> None:
         if not self.synced:
             self.synced = True

@@ -1,4 +1,4 @@
-"""Joins the parts of upgrades; what needs much memory is imported when it is needed first."""
+"""Joins what watches for plans with what works on them, which is imported with the first plan."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 from operators.base import Parts
 from operators.queue import Queue
 from operators.upgrade import handlers
-from operators.upgrade.apply import Upgrades
-from operators.upgrade.base import Channels, Checks, Drains, Jobs
 from operators.upgrade.known import Known
-from operators.upgrade.observe import Observer, Tools
 
 if TYPE_CHECKING:
     from operators.upgrade.cattle import CattlePlans
+    from operators.upgrade.work import Work
 
 # As in cattleplan.py, which is imported where there is such a plan.
 TRANSLATED_FROM = "upgrade.pinnace.dev/translated-from"
@@ -25,17 +23,14 @@ class UpgradeOperator:
         self._plans = Queue("UpgradePlan", self._reconcile, workers=1)
         self._looks = Queue("upgrade", self._look, workers=8)
         self._known = Known(self._plans.add)
-        self._observer = Observer(
-            tools(parts), now=parts.now, add=self._looks.add, changed=self._plans.add
-        )
-        self._upgrades = Upgrades(parts.client, self._known, self._observer, now=parts.now)
+        self._work: Work | None = None
         # Elsewhere their own controller does them.
         self._foreign = Queue("Plan", self._translate, workers=2) if parts.config.native else None
         self._parts = parts
         self._cattle: CattlePlans | None = None
 
     def register(self, registry: Any) -> None:
-        handlers.register(registry, self._known, self._observer.pod_changed)
+        handlers.register(registry, self._known, self._pod_changed)
         if self._foreign is not None:
             handlers.register_foreign(registry, self._foreign.add, self._followers)
 
@@ -47,10 +42,25 @@ class UpgradeOperator:
                 tasks.create_task(self._foreign.run())
 
     async def _reconcile(self, key: str) -> float | None:
-        return await self._upgrades.reconcile(key)
+        if self._work is None and self._known.idle:
+            return None
+        return await self._begun().upgrades.reconcile(key)
 
     async def _look(self, key: str) -> float | None:
-        return await self._observer.look(key)
+        return await self._begun().observer.look(key)
+
+    def _pod_changed(self, node: str) -> None:
+        if self._work is not None:
+            self._work.observer.pod_changed(node)
+
+    def _begun(self) -> "Work":
+        if self._work is None:
+            from operators.upgrade.work import Work
+
+            self._work = Work(
+                self._parts, self._known, add=self._looks.add, changed=self._plans.add
+            )
+        return self._work
 
     async def _translate(self, key: str) -> float | None:
         return await self._plans_of_others().reconcile(key)
@@ -67,30 +77,6 @@ class UpgradeOperator:
 
             self._cattle = CattlePlans(self._parts.client, now=self._parts.now)
         return self._cattle
-
-
-def tools(parts: Parts) -> Tools:
-    def channels() -> Channels:
-        from operators.upgrade.channels.run import SignedChannels
-
-        return SignedChannels(now=parts.now, proxy=parts.config.proxy)
-
-    def checks() -> Checks:
-        from operators.upgrade.checks.run import HealthChecks
-
-        return HealthChecks(parts.client, kubeconfig=parts.config.kubeconfig)
-
-    def drains() -> Drains:
-        from operators.upgrade.drain import NodeDrains
-
-        return NodeDrains(parts.client, now=parts.now)
-
-    def jobs() -> Jobs:
-        from operators.upgrade.jobs import NodeJobs
-
-        return NodeJobs(parts.client, namespace=parts.config.namespace, now=parts.now)
-
-    return Tools(channels=channels, checks=checks, drains=drains, jobs=jobs)
 
 
 operator = UpgradeOperator
