@@ -48,3 +48,11 @@ def test_what_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match="no kubeconfig"):
         read_kubeconfig(path)
+
+
+def test_upgrades_are_planned_on_servers_and_can_be_switched_off() -> None:
+    def operators(role: str, *flags: str) -> frozenset[str]:
+        return from_settings(settings.read(role, [*flags], {})).operators
+
+    assert "upgrade" in operators("server")
+    assert "upgrade" not in operators("server", "--disable=upgrade")
