@@ -46,18 +46,20 @@ def publish(places: Places, say: Callable[[str], None]) -> Status:
 
 
 def to_file(places: Places, found: Status) -> bool:
-    """A state that passes by itself is not worth a write to the card."""
+    """Addresses that are still to come are not worth a write to the card."""
     path = places.partition / STATUS_NAME
-    before = path.read_bytes() if path.exists() else b""
-    passing = found.state == STARTING or not found.addresses
-    if before and passing and not found.problems and not found.faults:
-        return False
-    text = status.as_file(found).encode()
-    if text == before:
+    before = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    text = status.as_file(found)
+    coming = found.state == STARTING or not found.addresses
+    if text == before or (coming and _but_addresses(text) == _but_addresses(before)):
         return False
     with partition.writable(places.partition, places.run / partition.LOCK.name):
-        partition.replace(path, text)
+        partition.replace(path, text.encode())
     return True
+
+
+def _but_addresses(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not re.match(r"Addresses:| {12}\S", line)]
 
 
 def to_consoles(places: Places, text: str) -> None:

@@ -94,6 +94,8 @@ def test_the_card_is_written_to_only_when_something_lasting_changed(places: Plac
     assert not publish.to_file(places, replace(CALM, state=STARTING, addresses=()))
     assert publish.to_file(places, replace(CALM, addresses=(("eth0", "192.168.1.21"),)))
     assert publish.to_file(places, replace(CALM, state=STARTING, problems=("x",)))
+    assert publish.to_file(places, replace(CALM, state=STARTING, mdns_name="cellar.local"))
+    assert not publish.to_file(places, replace(CALM, mdns_name="cellar.local", addresses=()))
     assert [path.name for path in places.partition.iterdir()] == ["status.txt"]
 
 
