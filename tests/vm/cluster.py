@@ -65,6 +65,7 @@ class Cluster:
     def connect(self, seconds: float = READY) -> None:
         """Wait for the node, and take the administrator's kubeconfig from it."""
         self.machine.wait_shell(seconds)
+        self.machine.run("systemctl start pinnace", seconds=seconds)  # returns when it is ready
         found = self.machine.run(
             f"pinnace kubeconfig --server=https://127.0.0.1:{self.machine.port(6443)}",
             seconds=seconds,
