@@ -78,7 +78,9 @@ def test_a_watch_that_is_refused_alone_is_begun_again(cluster: Cluster, code: in
 def test_those_elsewhere_leave_to_a_node_what_it_runs(cluster: Cluster, tmp_path: Path) -> None:
     cluster.start(OPERATORS, "--disable-network-policy", "--disable=servicelb")
     # servicelb is there only to take back what it gave: it is not said to run.
-    cluster.until(LEASES, "pinnace-operators-n1", lambda lease: runs(lease) == "helm,localpath")
+    cluster.until(
+        LEASES, "pinnace-operators-n1", lambda lease: runs(lease) == "helm,localpath,upgrade"
+    )
 
     log = tmp_path / "log"
     argv = [
