@@ -20,7 +20,7 @@ from node.update.place import Moment
 from node.update.plan import Done, Facts, Failed, Health, Kept, Outcome, Taken
 from node.update.recover import Alone, conclude
 from node.update.request import Request
-from node.update.state import Records, State
+from node.update.state import Failure, Phase, Records, State
 from tests.conformance.slots import PowerCut
 from tests.fakes.slots import FakeMachine, FolderSlots, Power
 
@@ -112,11 +112,16 @@ class NumberStore:
 
 @dataclass
 class World:
-    """``bad``: versions that never become healthy; ``dead``: versions whose start ends at once."""
+    """
+    ``bad``: versions that never become healthy; ``dead``: versions whose start ends at once;
+    ``dies``: which runs of the one who is alone die before they do anything.
+    """
 
     folder: Path
     bad: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+    dies: frozenset[int] = frozenset()
+    lone_runs: int = 0
     request: Request | None = None
     order: str = ""
     uptime: float = 0.0
@@ -154,8 +159,13 @@ class World:
                 continue  # the watchdog ends it
             while ticks > 0 and not self._restarting:
                 ticks -= 1
-                if await self._alone(slots).run():
+                if await self._goes_on_alone(slots):
                     ticks = await self._node(slots, ticks)
+
+    async def _goes_on_alone(self, slots: FolderSlots) -> bool:
+        """True: the children are started, which they are also when that process has died."""
+        self.lone_runs += 1
+        return self.lone_runs in self.dies or await self._alone(slots).run()
 
     def _boot(self) -> FolderSlots:
         self.boots += 1
@@ -199,6 +209,8 @@ class World:
                 continue
             self.steps.append(type(decision.step).__name__)
             outcome = await self._perform(decision.step, slots, state)
+            if self._restarting:
+                return ticks
             state = self._save(state, plan.after(state, decision.step, outcome, facts), facts)
         return ticks
 
@@ -246,8 +258,14 @@ class World:
                     return Done(["Deployment/one"])
                 case plan.Commit():
                     await slots.commit()
-                case plan.GiveUp():
+                case plan.GiveUp() if state.phase is Phase.SWITCHING:
                     await slots.cancel_try()
+                case plan.GiveUp():
+                    failure = Failure(at="", reason=state.message)
+                    self.records.remember_failed(state.request.version, failure)
+                    await slots.mark_bad()
+                case plan.Restart():
+                    await slots.restart()
                 case _:
                     pass
             return Done()

@@ -75,10 +75,12 @@ def test_at_every_write(folder: Path, kind: str) -> None:
     kind=st.sampled_from([GOOD, BAD, DEAD]),
     cuts=st.lists(st.integers(min_value=0, max_value=40), min_size=1, max_size=6),
     ticks=st.integers(min_value=5, max_value=TICKS),
+    dies=st.frozensets(st.integers(min_value=1, max_value=6), max_size=3),
 )
-def test_again_and_again(kind: str, cuts: list[int], ticks: int) -> None:
+def test_again_and_again(kind: str, cuts: list[int], ticks: int, dies: frozenset[int]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
         world = world_of(Path(made), kind)
+        world.dies = dies
         world.run_with_cuts(cuts, ticks)
         world.run(3 * TICKS)
         world.check()
