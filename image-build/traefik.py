@@ -98,7 +98,7 @@ def program(path: Path, target: Path) -> Path:
     return target
 
 
-def packed(arch: str, authorities: Path = AUTHORITIES) -> Path:
+def packed(arch: str, authorities: Path = AUTHORITIES, press: oci.Press | None = None) -> Path:
     """The archive, made anew when the wheel or what makes the image changed."""
     source = wheel(arch)
     made_of = hashlib.sha256(authorities.read_bytes() if authorities.exists() else b"")
@@ -109,17 +109,19 @@ def packed(arch: str, authorities: Path = AUTHORITIES) -> Path:
     if not target.exists():
         for old in target.parent.glob(f"{kind}-*.tar"):
             old.unlink()
-        partial = target.with_suffix(".partial")
+        partial = target.with_suffix(f".{os.getpid()}.partial")  # two may be at it
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch, partial.open("wb") as out:
             taken = program(source, Path(scratch, "traefik"))
-            oci.write([image(taken, arch, authorities)], out, scratch=Path(scratch))
+            oci.write([image(taken, arch, authorities)], out, Path(scratch), press)
         partial.rename(target)
     return target
 
 
-def write(folder: Path, arch: str, authorities: Path = AUTHORITIES) -> Path:
+def write(
+    folder: Path, arch: str, authorities: Path = AUTHORITIES, press: oci.Press | None = None
+) -> Path:
     """Put the archive into a folder of images; raises :class:`Unavailable`."""
-    source = packed(arch, authorities)
+    source = packed(arch, authorities, press)
     target = folder / "pinnace-traefik.tar"
     folder.mkdir(parents=True, exist_ok=True)
     was, now = (path.stat() if path.exists() else None for path in (target, source))

@@ -13,7 +13,7 @@ _PACKAGES = tuple(
     base-files base-passwd libc6 libc-bin netbase tzdata ca-certificates openssl
     bash dash coreutils grep sed findutils gzip tar util-linux mount busybox-static catatonit
     systemd systemd-sysv systemd-resolved systemd-timesyncd libnss-resolve udev dbus kmod
-    e2fsprogs dosfstools fdisk cryptsetup-bin zstd lz4 xz-utils
+    e2fsprogs dosfstools fdisk zstd lz4 xz-utils
     containerd runc containernetworking-plugins nftables conntrack iproute2
     wpasupplicant wireless-regdb openssh-server openssh-client openssh-sftp-server rauc rauc-service
     python3.13-minimal libpython3.13-stdlib dpkg
@@ -61,7 +61,8 @@ _ARGUMENTS = (
     "rd.shell=0",
     "systemd.crash_action=reboot",
     "fsck.mode=skip",  # what needs it, node/appliance/early.py checks
-    "apparmor=0",  # its parser is not in the image, so containerd could load no profile
+    # No SELinux, and no AppArmor: its parser is not in the image, so no profile could be loaded.
+    "lsm=landlock,lockdown,yama,bpf",
     "transparent_hugepage=madvise",  # a huge page makes 2 MiB of each small mapping
     "zswap.enabled=0",  # swap is in memory already
 )
@@ -73,18 +74,28 @@ def _wheels(machine: str) -> tuple[str, ...]:
     return (*modern, f"manylinux2014_{machine}")
 
 
+# Intel's Wi-Fi: cards of the last ten years, each with the newest that the kernel knows.
+_IWLWIFI = tuple(
+    f"firmware/iwlwifi-{name}"
+    for name in """
+    7265D-29. 8000C-36. 8265-36. 9000-pu-b0-jf-b0-46. 9260-th-b0-jf-b0-46. cc-a0-77.
+    Qu-c0-hr-b0-77. QuZ-a0-hr-b0-77. ty-a0-gf-a0-89. ty-a0-gf-a0.pnvm so-a0-gf-a0-89.
+    so-a0-gf-a0.pnvm
+    """.split()
+)
+
 X86_64 = Board(
     name="x86-64",
     architecture="amd64",
     machine="x86_64",
     kernel="linux-image-amd64",
-    packages=(*_PACKAGES, "firmware-realtek"),
+    packages=(*_PACKAGES, "firmware-realtek", "firmware-iwlwifi"),
     components=("main", "non-free-firmware"),
     wheels=_wheels("x86_64"),
     consoles=("ttyS0,115200n8", "tty0"),
     arguments=_ARGUMENTS,
-    modules=(),
-    firmware=("firmware/rtl_nic/", "firmware/regulatory.db"),
+    modules=("drivers/net/wireless/intel/iwlwifi/",),
+    firmware=("firmware/rtl_nic/", "firmware/regulatory.db", *_IWLWIFI),
 )
 
 RPI_ARM64 = Board(
@@ -98,7 +109,7 @@ RPI_ARM64 = Board(
     consoles=("ttyS1,115200n8", "ttyAMA0,115200n8", "tty0"),
     # The firmware of a Raspberry Pi turns the memory cgroup off.
     arguments=(*_ARGUMENTS, "cgroup_enable=memory", "cgroup_memory=1"),
-    modules=(),
+    modules=("drivers/net/wireless/broadcom/brcm80211/",),
     firmware=("firmware/brcm/", "firmware/cypress/", "firmware/regulatory.db"),
 )
 

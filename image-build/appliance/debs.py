@@ -88,7 +88,7 @@ def _download(package: Package, target: Path, addresses: dict[str, str]) -> None
     address = addresses.get(package.archive)
     if address is None:
         raise LockError(f"this machine has no mirror of {package.archive}: {package.file_name}")
-    partial = target.with_name(target.name + ".partial")
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")  # two may be at it
     done = subprocess.run(
         [
             APT_HELPER,

@@ -36,8 +36,9 @@ _DROPPED = re.compile(
     | drivers/net/ethernet/(intel/(ice|i40e|iavf|fm10k|ixgbevf|idpf|ixgb)|amazon|alteon|adaptec)/
     | drivers/net/ethernet/(broadcom/(bnx2x|bnxt|cnic)|3com|8390|fealnx|natsemi|sis|smsc|silan)/
     | drivers/net/ethernet/(altera|agere|dlink|icplus|rdc|wangxun|ti|toshiba|stmicro/.*intel)/
-    | drivers/net/wireless/(ti|st|marvell|microchip|purelifi|quantenna|rsi|zydas|ralink|intersil)/
-    | drivers/net/wireless/(admtek|atmel|legacy|silabs|virtual)/
+    | drivers/net/wireless/
+    | drivers/(atm|nfc|char/ipmi|nvme/target|md/(bcache|dm-vdo))/
+    | drivers/nvme/host/nvme-(rdma|fc)
     | drivers/scsi/(?!scsi_mod|sd_mod|sg\.ko|sr_mod|virtio_scsi|scsi_transport|hv_storvsc|vmw_pvscsi
         |raid_class|scsi_common|iscsi|libiscsi|device_handler/|megaraid/|mpt3sas/|smartpqi/)
     | drivers/ata/pata_|drivers/i2c/busses/i2c-(?!i801|designware|bcm2835|brcmstb|piix4)

@@ -33,7 +33,7 @@ _UNUSED_STDLIB = frozenset(
 # compilers read, and time zones, which Debian has.
 _UNUSED = re.compile(
     r"kubernetes/(aio|e2e_test|test|docs)/|kubernetes/client/api/(?!__init__)"
-    r"|^tzdata|(^|/)tests?/|\.(pyi|pyx|pxd|pxi|c|h|hash|typed)$|/py\.typed$"
+    r"|^tzdata|(^|/)tests?/|/_testcapi\.|\.(pyi|pyx|pxd|pxi|c|h|hash|typed)$|/py\.typed$"
     r"|\.dist-info/(RECORD|INSTALLER|REQUESTED|WHEEL|top_level\.txt|direct_url\.json)$"
     r"|^controlplane/generate/|(^|/)__pycache__/"
 )

@@ -5,10 +5,12 @@ So a Debian 12 and a Debian 13 make the same bytes, and nothing has to be instal
 enters by ``unshare --mount``; anybody else by a user namespace, where Debian allows that.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -96,11 +98,12 @@ def make(say: Callable[[str], None], cache: Path = CACHE) -> Toolbox:
     if not root.exists():
         fetched = debs.fetch(packages, say)
         say(f"toolbox: {len(packages)} packages")
-        partial = root.with_suffix(".partial")
-        if partial.exists():
-            shutil.rmtree(partial)
-        _lay_out(partial, [fetched[package] for package in packages])
-        partial.rename(root)
+        cache.mkdir(parents=True, exist_ok=True)
+        # Another one may make it at the same time: whoever is first has made it.
+        with tempfile.TemporaryDirectory(dir=cache, suffix=".partial") as folder:
+            _lay_out(Path(folder, "root"), [fetched[package] for package in packages])
+            with contextlib.suppress(OSError):
+                Path(folder, "root").rename(root)
         _forget_others(cache, root)
     return Toolbox(root=root)
 
@@ -119,6 +122,7 @@ def _lay_out(root: Path, packages: Sequence[Path]) -> None:
 
 
 def _forget_others(cache: Path, root: Path) -> None:
-    for path in cache.iterdir():
-        if path != root and path.suffix != ".partial":
-            shutil.rmtree(path)
+    """But for the newest ones: somebody may work with one of those."""
+    roots = (path for path in cache.iterdir() if path != root and path.suffix != ".partial")
+    for path in sorted(roots, key=lambda path: path.stat().st_mtime, reverse=True)[2:]:
+        shutil.rmtree(path)

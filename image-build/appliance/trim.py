@@ -30,6 +30,7 @@ _DROPPED = re.compile(
     # Programs.
     | usr/bin/(containerd-shim|containerd-shim-runc-v1|containerd-stress)$
     | usr/lib/cni/(?!bridge$|host-local$|loopback$|bandwidth$)
+    | usr/bin/pzstd$|usr/lib/[^/]+/lib(mvec|memusage|pcprofile)\.so.*
     | usr/bin/(localedef|iconv|pldd|tzselect|zdump|ldd|locale|getconf)$
     | usr/sbin/(iconvconfig|zic|update-passwd|pam-auth-update|remove-shell|add-shell)$
     | usr/bin/dpkg-(deb|divert|maintscript-helper|realpath|split|statoverride|trigger)$
@@ -82,6 +83,7 @@ MASKED = frozenset(
     systemd-tpm2-setup.service systemd-tpm2-setup-early.service systemd-creds.socket
     systemd-ask-password-wall.path systemd-ask-password-console.path getty-static.service
     systemd-remount-fs.service systemd-user-sessions.service systemd-localed.service
+    sys-kernel-config.mount sys-fs-fuse-connections.mount
     systemd-rfkill.service systemd-rfkill.socket quotaon-root.service
     systemd-quotacheck-root.service
     rc-local.service e2scrub_reap.service e2scrub_all.timer dpkg-db-backup.timer fstrim.timer

@@ -5,10 +5,12 @@ The Python packages of an image: wheels for its architecture and its Python, as 
 one of each package that the board can run, fetches it and checks it.
 """
 
+import contextlib
 import hashlib
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,9 +44,12 @@ def fetch(board: Board, say: Callable[[str], None], cache: Path = CACHE) -> tupl
     folder = cache / f"{board.architecture}-{key[:16]}"
     if not folder.exists():
         say("Python packages: fetching wheels")
-        partial = folder.with_suffix(".partial")
-        _download(board, partial)
-        partial.rename(folder)
+        cache.mkdir(parents=True, exist_ok=True)
+        # Another one may fetch them at the same time: whoever is first has done it.
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _download(board, Path(scratch, "wheels"))
+            with contextlib.suppress(OSError):
+                Path(scratch, "wheels").rename(folder)
     return tuple(sorted(map(read, folder.glob("*.whl")), key=lambda wheel: wheel.name.lower()))
 
 

@@ -7,7 +7,6 @@ KEPT = """
 drivers/net/ethernet/intel/e1000e/e1000e.ko drivers/net/ethernet/realtek/r8169.ko
 drivers/net/virtio_net.ko drivers/net/vxlan/vxlan.ko drivers/net/wireguard/wireguard.ko
 drivers/net/usb/ax88179_178a.ko drivers/net/veth.ko drivers/net/ifb.ko
-drivers/net/wireless/broadcom/brcm80211/brcmfmac/brcmfmac.ko
 drivers/net/ethernet/broadcom/genet/genet.ko drivers/net/usb/lan78xx.ko drivers/net/usb/smsc95xx.ko
 drivers/net/ethernet/broadcom/tg3.ko drivers/net/ethernet/intel/igc/igc.ko
 net/bridge/br_netfilter.ko net/netfilter/nf_tables.ko net/netfilter/nft_numgen.ko
@@ -41,6 +40,21 @@ def test_what_a_node_needs_stays(name: str, board: boards.Board) -> None:
 @pytest.mark.parametrize("name", DROPPED)
 def test_what_no_node_uses_goes(name: str) -> None:
     assert not modules.wanted(f"kernel/{name}", boards.X86_64)
+
+
+@pytest.mark.parametrize(
+    ("board", "name", "kept"),
+    [
+        (boards.RPI_ARM64, "broadcom/brcm80211/brcmfmac/brcmfmac.ko", True),
+        (boards.RPI_ARM64, "intel/iwlwifi/iwlwifi.ko", False),
+        (boards.X86_64, "intel/iwlwifi/iwlwifi.ko", True),
+        (boards.X86_64, "mediatek/mt76/mt76.ko", False),
+    ],
+)
+def test_a_board_has_the_wireless_drivers_that_it_has_firmware_for(
+    board: boards.Board, name: str, kept: bool
+) -> None:
+    assert modules.wanted(f"kernel/drivers/net/wireless/{name}", board) is kept
 
 
 def test_what_a_kept_module_needs_stays_whatever_it_is() -> None:

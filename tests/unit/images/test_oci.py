@@ -5,9 +5,10 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 from typing import Any
 
-from oci import File, Folder, Image, Link, archive
+from oci import File, Folder, Image, Link, archive, write
 
 IMAGE = Image(
     names=("example.test/tool:1", "example.test/tool:latest"),
@@ -65,3 +66,17 @@ def test_the_layer_holds_the_files_with_their_folders() -> None:
     assert members["bin/t"].linkname == "tool"
     assert members["bin/tool"].mode == 0o755
     assert members["tmp"].mode == 0o1777
+
+
+def test_a_layer_may_be_packed_by_somebody_else() -> None:
+    def press(plain: Path, packed: Path) -> None:
+        packed.write_bytes(b"packed:" + plain.read_bytes())
+
+    buffer = io.BytesIO()
+    write([IMAGE], buffer, press=press)
+    found = files(buffer.getvalue())
+    manifest = json.loads(blob(found, json.loads(found["index.json"])["manifests"][0]))
+    assert manifest["layers"][0]["mediaType"].endswith("tar+zstd")
+    layer = blob(found, manifest["layers"][0]).removeprefix(b"packed:")
+    config = json.loads(blob(found, manifest["config"]))
+    assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(layer).hexdigest()]
