@@ -53,6 +53,11 @@ def find(search: str, say: Callable[[str], None]) -> str:
     for program in [*on_path(search), *([str(cached)] if cached.exists() else [])]:
         if (version(program) or (0, 0)) >= OLDEST:
             return program
+    if shutil.which("apt-get") is None:  # an appliance's image has neither
+        raise NoKubectl(
+            "there is no kubectl here: use it on another computer, with what "
+            "`pinnace kubeconfig` prints"
+        )
     say(f"no kubectl {OLDEST[0]}.{OLDEST[1]} or newer on PATH: unpacking Debian's into {CACHE}")
     try:
         _unpack(CACHE)

@@ -109,15 +109,18 @@ def _network() -> Iterator[str | None]:
     yield _rules()
 
 
-def _rules() -> str | None:
+def _rules(seconds: float = 60) -> str | None:
+    """``seconds``: after so many nobody knows, which is no reason against a start."""
     try:
         done = subprocess.run(
             ["nft", "-f", "-"],
             input=_RULES.encode(),
             capture_output=True,
             check=False,
-            timeout=10,
+            timeout=seconds,
         )
+    except subprocess.TimeoutExpired:
+        return None
     except FileNotFoundError:
         return "nft is missing: apt-get install nftables"
     if done.returncode == 0:

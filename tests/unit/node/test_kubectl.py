@@ -47,3 +47,12 @@ def test_without_one_and_without_a_mirror_it_says_what_to_do(
     with pytest.raises(kubectl.NoKubectl, match=r"install 1\.32"):
         kubectl.find(str(tmp_path / "nowhere"), said.append)
     assert "unpacking" in said[0]
+
+
+def test_an_appliance_says_where_kubectl_is_to_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(kubectl, "CACHE", tmp_path / "cache")
+    with pytest.raises(kubectl.NoKubectl, match="on another computer"):
+        kubectl.find(str(tmp_path), pytest.fail)
