@@ -49,7 +49,9 @@ class Upgrades:
             return await self._tidy()
         plan = self._known.plans.get(name)
         if plan is None:
-            self._observer.gone(name)
+            there = {other.uid for other in self._known.plans.values()}
+            self._observer.gone(name, there)
+            self._written = {uid: at for uid, at in self._written.items() if uid in there}
             return None
         now = self._now()
         decision = planning.decide(plan, self._world(now))

@@ -6,7 +6,7 @@ harm: it is looked at again. The plan is told when something is not as it was. W
 is made when it is needed first, since most of it needs much memory and is needed rarely.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -83,14 +83,16 @@ class Observer:
             self._wishes[key] = _Wish(plan=plan, what=what)
             if not same:
                 self._add(key)
-        for key_ in [key for key in self.found if key[0] == plan.uid and key[1] < plan.generation]:
-            del self.found[key_]
+        old = [p for p in self.found if p[0] == plan.uid and p[1] < plan.generation]
+        for place in old:
+            del self.found[place]
 
-    def gone(self, name: str) -> None:
-        """The plan of this name is no more."""
+    def gone(self, name: str, there: Collection[str]) -> None:
+        """The plan of this name is no more; ``there``: the uids of those that are."""
         for key in [key for key, wish in self._wishes.items() if wish.plan.name == name]:
-            self.found.pop((self._wishes[key].plan.uid, self._wishes[key].plan.generation), None)
             self._forget(key)
+        for place in [place for place in self.found if place[0] not in there]:
+            del self.found[place]
 
     def pod_changed(self, node: str) -> None:
         """Something about a pod of this node; checks of pods may be about any pod."""
