@@ -149,5 +149,5 @@ def test_a_power_cut_at_any_instant_loses_nothing(
         text = cluster.until(lambda: cluster.kubectl("exec", "writer", "--", "cat", "/data/file"))
         assert text == "from the first release\n"
         [node] = cluster.get("upgradeplan", "cut")["status"]["nodes"]
-        expected = {"Committed"} if cluster.version() == SECOND else {"RolledBack", "Failed"}
+        expected = {"Updated"} if cluster.version() == SECOND else {"RolledBack", "Failed"}
         assert node["phase"] in expected
