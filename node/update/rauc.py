@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 KEYRING = Path("/usr/share/pinnace/keyring.pem")
 STATUS = Path("/data/rauc/central.raucs")
 DEVICES = Path("/dev/disk/by-partlabel")
+# D-Bus would start it too, but waits for 25 s only: a small board that is busy may need longer.
+_BEGIN_SERVICE = ("systemctl", "start", "rauc.service")
 _INSTALL = ("rauc", "install")
 _END_SERVICE = ("systemctl", "stop", "rauc.service")
 _PERCENT = re.compile(r"\s*(\d{1,3})% ")
@@ -41,6 +43,7 @@ class Places:
     keyring: Path = KEYRING
     status: Path = STATUS  # RAUC's own notes about the slots
     devices: Path = DEVICES
+    begin_service: Sequence[str] = _BEGIN_SERVICE
     install: Sequence[str] = _INSTALL
     end_service: Sequence[str] = _END_SERVICE
     version_in: Callable[[Path], Version | None] = field(default_factory=lambda: version_in)
@@ -107,6 +110,9 @@ class RaucSlots:
         progress(100)
 
     async def _write(self, bundle: Bundle, progress: Callable[[int], None]) -> None:
+        code, text = await _run(self.places.begin_service)
+        if code:
+            raise InstallError(f"RAUC does not start: {text}")
         code, text = await _run([*self.places.install, str(bundle.path)], _Percents(progress))
         if not code:
             return

@@ -70,9 +70,9 @@ def _make(folder: Path, trusted: Path) -> dict[str, bytes]:
     return made
 
 
-def _disk(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """A FAT disk with the bundles and what looks at them."""
-    disk = folder / "bundles.img"
+def _disk(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """A FAT disk with bundles and what looks at them."""
+    disk = folder / name
     subprocess.run(["mkfs.vfat", "-C", str(disk), str(128 << 10)], check=True, capture_output=True)
     sources = [Path(__file__).with_name("judge.py")]
     for name, content in files.items():
@@ -86,12 +86,13 @@ def _disk(folder: Path, files: Mapping[str, bytes]) -> Path:
 @dataclass(frozen=True, slots=True)
 class Lab:
     machine: Machine
+    stick: Path
     names: list[str]
 
     def start(self) -> None:
         self.machine.start()
         self.machine.wait_shell(300)
-        self.machine.run("systemctl is-system-running --wait; true", seconds=300)
+        self.machine.run("timeout 200 systemctl is-system-running --wait; true", seconds=300)
         self.machine.run("mkdir -p /run/bundles && mount -o ro -t vfat /dev/vdb /run/bundles")
 
     def judge(self, verb: str, *names: str) -> list[dict[str, Any]]:
@@ -100,9 +101,9 @@ class Lab:
         return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
     def digest(self) -> str:
-        """Of the running slot."""
+        """Of the running slot, so far as a bundle of these would reach."""
         names = "/dev/disk/by-partlabel/root-a /dev/disk/by-partlabel/boot-a"
-        return self.machine.run(f"cat {names} | sha256sum", seconds=300)
+        return self.machine.run(f"head -qc {41 * MIB} {names} | sha256sum", seconds=300)
 
     def slots(self) -> dict[str, Any]:
         [said] = self.judge("check", "good")
@@ -113,15 +114,21 @@ class Lab:
 def bench(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("bundles")
     made = _make(folder, releases.keys)
-    disk = _disk(folder, made)
+    disk = _disk(folder, "bundles.img", made)
+    chosen = ("good", "WrongBoard", "BadSignature", "Tampered-manifest", "Truncated-9")
+    stick = _disk(folder, "stick.img", {name: made[name] for name in chosen})
     with Machine(
         folder=folder / "machine",
         image=releases.disk,
         arguments=_NODE_RESTS,
-        disks=(f"file={disk},format=raw,if=virtio,readonly=on",),
+        disks=(
+            f"file={disk},format=raw,if=virtio,readonly=on",
+            f"file={stick},format=raw,if=none,id=stick,cache=writethrough",
+        ),
+        options=("-device", "qemu-xhci,id=usb"),
         network="none",
     ) as machine:
-        found = Lab(machine, list(made))
+        found = Lab(machine, stick, list(made))
         found.start()
         yield found
 
@@ -174,6 +181,30 @@ def test_rauc_itself_knows_the_slots(bench: Lab) -> None:
         "a",
         "rootfs.0",
     )
+
+
+def test_a_stick_is_noticed_judged_and_written_to(bench: Lab) -> None:
+    machine = bench.machine
+    bench.judge("install", "large")  # the stick's must take its place
+    since = machine.console.length
+    machine.monitor("device_add", driver="usb-storage", drive="stick", bus="usb.0", id="plug")
+    machine.until("update from USB: good.raucb .*was written", 300, since=since)
+    machine.until("update from USB: WrongBoard.raucb: is for rpi-arm64", 60, since=since)
+    # Until the result is on it, its service is starting; that of a service once is "inactive".
+    ended = "systemctl show -P ActiveState pinnace-usb@sda | grep -qx inactive"
+    machine.run(f"until {ended}; do sleep 0.2; done; sync", seconds=120)
+    assert bench.slots()["other"] == V2
+    told = subprocess.run(
+        ["mtype", "-i", str(bench.stick), "::/pinnace-update.txt"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = told.stdout.splitlines()
+    assert f": {FIRST} runs" in lines[0]
+    assert lines[1].startswith(f"good.raucb ({V2}): was written")
+    for name in ("BadSignature", "Tampered", "Truncated"):
+        assert any(f": {name}: " in line for line in lines[2:]), name
 
 
 def test_the_power_goes_while_a_slot_is_written(bench: Lab) -> None:

@@ -154,6 +154,7 @@ class ImageMachine:
                 *(str(self.folder), str(self.folder / "image" / slots.CONFIGURATION)),
                 str(self.keyring),
             ),
+            begin_service=("true",),
             end_service=("true",),
         )
         (self.folder / "target").write_text(boot.other(slot))

@@ -144,6 +144,7 @@ async def _install_by(machine: ImageMachine, program: str) -> rauc.RaucSlots:
         status=made.places.status,
         devices=made.places.devices,
         install=(str(script),),
+        begin_service=("true",),
         end_service=("touch", str(machine.folder / "ended")),
     )
     found = rauc.RaucSlots(
