@@ -40,6 +40,7 @@ class Config:
     cluster_dns_provider: str = "pinnace"  # or coredns
     private_registry: Path = Path("/etc/pinnace/registries.yaml")
     default_runtime: str = ""  # of pods without a RuntimeClass; "": runc
+    datastore: str = ""  # what kind of datastore there is instead of the embedded one: "etcd", …
 
     @property
     def answers_dns(self) -> bool:
@@ -80,6 +81,11 @@ def _pairs(items: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
+def datastore(settings: Mapping[str, Any]) -> str:
+    """The kind of datastore, and nothing else of an address that may hold a password."""
+    return str(settings.get("datastore-endpoint") or "").partition(":")[0]
+
+
 def from_settings(settings: Mapping[str, Any]) -> Config:
     """``settings`` is complete: :mod:`node.settings` has filled in every default."""
     first, _, last = settings["service-node-port-range"].partition("-")
@@ -111,4 +117,5 @@ def from_settings(settings: Mapping[str, Any]) -> Config:
         cluster_dns_provider=settings["cluster-dns-provider"],
         private_registry=Path(settings["private-registry"]),
         default_runtime=settings["default-runtime"],
+        datastore=datastore(settings),
     )

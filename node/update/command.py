@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from node.config import datastore
 from node.settings import UsageError
 from node.update import kept, place, plan
 from node.update.base import InstallError, RefusedError, Slot, Slots
@@ -81,7 +82,8 @@ def parse(arguments: Sequence[str]) -> tuple[Given, list[str]]:
 
 def run(given: Given, settings: Mapping[str, Any], say: Say) -> None:
     """Raises :class:`UsageError`, one line."""
-    command = Command(Path(settings["data-dir"]), Path(settings["run-dir"]), say)
+    data_dir, run_dir = Path(settings["data-dir"]), Path(settings["run-dir"])
+    command = Command(data_dir, run_dir, say, elsewhere=datastore(settings))
     try:
         match given.verb:
             case "status":
@@ -103,10 +105,12 @@ def run(given: Given, settings: Mapping[str, Any], say: Say) -> None:
 class Command:
     """What is asked is answered from the files and the slots; what is ordered, by who runs."""
 
-    def __init__(self, data_dir: Path, run_dir: Path, say: Say) -> None:
+    def __init__(self, data_dir: Path, run_dir: Path, say: Say, *, elsewhere: str = "") -> None:
+        """``elsewhere``: the kind of a datastore that is not in ``data_dir``."""
         self.records = Records(data_dir / "update")
         self._socket = run_dir / SOCKET
         self._say = say
+        self._elsewhere = elsewhere
 
     def status(self) -> None:
         slots = place.slots()
@@ -224,6 +228,7 @@ class Command:
             uptime=0.0,
             boot="",
             failed=self.records.failed(),
+            elsewhere=self._elsewhere,
         )
         if facts.on_trial:
             raise UsageError("a trial runs: commit it or leave it first")

@@ -46,7 +46,7 @@ class Facts:
     failed: Mapping[str, Failure] = field(default_factory=dict)
     health: Health | None = None  # None: nobody has looked
     order: str = ""  # "commit" | "back": of a person, now
-    can_snapshot: bool = True  # the datastore is a file of this machine
+    elsewhere: str = ""  # the kind of a datastore that is no file of this machine: "etcd"
     just_chosen: bool = False  # the other slot was chosen by this very process
     old_schema: int | None = None  # of the datastore that the other slot last wrote
 
@@ -206,8 +206,8 @@ class Kept:
 
 def refusal(request: Request, facts: Facts) -> Failed | None:
     """Why this request must not be followed; None: it may."""
-    if not facts.can_snapshot and not request.without_snapshot:
-        text = "the datastore is not on this machine, and no snapshot can be made of it"
+    if facts.elsewhere and not request.without_snapshot:
+        text = f"no snapshot can be made of a datastore elsewhere ({facts.elsewhere})"
         return Failed(f"{text}: withoutSnapshot allows an update without one", "NoSnapshot")
     if request.rollback:
         return _refused_rollback(request, facts)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from node.config import datastore
 from node.host.files import write_atomic
 from node.update import place, plan
 from node.update.base import InstallError, RefusedError, Slots
@@ -52,7 +53,7 @@ def main(settings: Mapping[str, Any]) -> int:
             Datastore(data_dir),
             moment=place.moment,
             copy=place.copier(),
-            can_snapshot=not settings.get("datastore-endpoint"),
+            elsewhere=datastore(settings),
         )
         return START if asyncio.run(alone.run()) else RESTARTING
     except Exception:
@@ -71,14 +72,14 @@ class Alone:
         *,
         moment: Callable[[], Moment],
         copy: Callable[[str, str], None] | None,
-        can_snapshot: bool,
+        elsewhere: str,
     ) -> None:
         self._records = records
         self._slots = slots
         self._store = store
         self._moment = moment
         self._copy = copy
-        self._can_snapshot = can_snapshot
+        self._elsewhere = elsewhere
         self._just_chosen = False
 
     async def run(self) -> bool:
@@ -112,7 +113,7 @@ class Alone:
             now=moment.now,
             uptime=moment.uptime,
             boot=moment.boot,
-            can_snapshot=self._can_snapshot,
+            elsewhere=self._elsewhere,
             just_chosen=self._just_chosen,
             old_schema=self._store.previous_schema(str(other.version)),
         )
@@ -142,7 +143,7 @@ class Alone:
     async def _do(self, step: LoneStep, state: State, facts: Facts) -> Any:
         match step:
             case plan.Snapshot():
-                if not self._can_snapshot:
+                if self._elsewhere:
                     return None
                 name = file_name(f"{facts.running.version}-{facts.now:%Y%m%d%H%M%S}")
                 return self._store.take(name)

@@ -67,19 +67,28 @@ class Updater:
             telling = tasks.create_task(self._reporter.run())
             try:
                 if slots is None:
-                    self._refuse()
-                elif not await self._work(slots):
+                    self._refuse(Phase.REFUSED, "NoSlots", NO_SLOTS)
+                elif not await self._worked(slots):
                     return  # all of this process ends
                 if await self._reporter.said(None, unless=around.stirred):
                     await asyncio.to_thread((around.folder / UNTOLD).unlink, missing_ok=True)
             finally:
                 telling.cancel()
 
-    def _refuse(self) -> None:
+    def _refuse(self, phase: Phase, reason: str, message: str) -> None:
+        """An end that is told, and written down nowhere."""
         request, self.asked = self._wanted(None), None
         if request is not None:
-            state = State(request=request, phase=Phase.REFUSED, reason="NoSlots", message=NO_SLOTS)
-            self._tell(state, None)
+            self._tell(State(request=request, phase=phase, reason=reason, message=message), None)
+
+    async def _worked(self, slots: Slots) -> bool:
+        """As :meth:`_work`; a disk that is full or can only be read is an end as well."""
+        try:
+            return await self._work(slots)
+        except OSError as err:
+            LOG.warning("%s", err)
+            self._refuse(Phase.FAILED, "", f"{err.filename or self.records.folder}: {err.strerror}")
+            return True
 
     async def _work(self, slots: Slots) -> bool:
         """False: everything was asked to end."""
@@ -186,6 +195,7 @@ class Updater:
             failed=await asyncio.to_thread(self.records.failed),
             health=self._gate.health if self._gate is not None else None,
             order=self.order,
+            elsewhere=self._around.config.datastore,
         )
 
     def _wanted(self, state: State | None) -> Request | None:

@@ -187,7 +187,7 @@ class World:
             self.store,
             moment=self.moment,
             copy=None,
-            can_snapshot=True,
+            elsewhere="",
         )
 
     async def _node(self, slots: FolderSlots, ticks: int) -> int:

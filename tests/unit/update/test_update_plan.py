@@ -96,9 +96,11 @@ def test_a_version_that_failed_is_refused_until_told_otherwise() -> None:
 
 
 def test_without_a_snapshot_an_update_needs_permission() -> None:
-    assert refused(facts(can_snapshot=False)) == "NoSnapshot"
+    found = facts(elsewhere="etcd")
+    assert refused(found) == "NoSnapshot"
+    assert "etcd" in plan.decide(found).state.message  # type: ignore[union-attr]
     allowed = replace(ASKED, without_snapshot=True)
-    assert plan.decide(facts(can_snapshot=False, request=allowed)).step == plan.Download()
+    assert plan.decide(facts(elsewhere="etcd", request=allowed)).step == plan.Download()
 
 
 def test_a_version_that_is_there_is_not_fetched_again() -> None:

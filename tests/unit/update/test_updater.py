@@ -1,6 +1,7 @@
 """The updater of the agent: what it hears, what it does, and what it tells; on slots in folders."""
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,7 +113,7 @@ class Agent:
         """What the daemon does when it goes on alone."""
         slots = self.machine.attach()
         store = Datastore(self.folder / "data")
-        alone = Alone(self.records, slots, store, moment=place.moment, copy=None, can_snapshot=True)
+        alone = Alone(self.records, slots, store, moment=place.moment, copy=None, elsewhere="")
         return await alone.run()
 
 
@@ -258,6 +259,20 @@ async def test_a_report_that_cannot_be_written_is_written_later(agent: Agent) ->
         agent.request(url=str(agent.machine.bundle(V2)), stage="install")
         await agent.says("Installed")
     assert refused >= 3
+
+
+async def test_a_disk_that_cannot_be_written_is_an_end_that_is_told(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "state.json")
+
+    monkeypatch.setattr(Records, "save", full)
+    async with agent.running():
+        agent.request(url=str(agent.machine.bundle(V2)))
+        report = await agent.says("Failed")
+    assert report["message"] == "state.json: No space left on device"
+    assert agent.machine.version() == V1
 
 
 async def test_reports_are_few(agent: Agent) -> None:
