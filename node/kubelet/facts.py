@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from controlplane.objects import quantity
@@ -10,6 +11,8 @@ from node.kubelet.evict import low_memory
 from node.kubelet.stats import memory_info
 
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_EXT4 = Path("/sys/fs/ext4")
+_NO_SPACE = 10 << 20  # bytes, as the datastore wants to have for its reserve
 _LOW_DISK = 0.05  # of the file system: below it pods are evicted, as K3s has it
 
 
@@ -35,6 +38,38 @@ def _hugepages(root: Path = Path("/sys/kernel/mm/hugepages")) -> dict[str, str]:
         count = int((folder / "nr_hugepages").read_text())
         out[f"hugepages-{quantity.of_bytes(size)}"] = quantity.of_bytes(size * count)
     return out
+
+
+def disk_problem(data_dir: Path) -> tuple[str, str]:
+    """Reason and message, where nothing can be written to the data folder any more; else ""."""
+    found = os.statvfs(data_dir)
+    if found.f_flag & os.ST_RDONLY or _has_given_up(data_dir.stat().st_dev):
+        text = f"{data_dir} is mounted read-only, as the kernel does after an error of the disk"
+        return "DataDiskReadOnly", f"{text}: see its log, and `pinnace repair`"
+    if found.f_bavail * found.f_frsize < _NO_SPACE:
+        text = f"less than {_NO_SPACE >> 20} MiB are left in {data_dir}"
+        return "DataDiskFull", f"{text}: where nothing is left only deletions are accepted"
+    return "", ""
+
+
+def _has_given_up(device: int) -> bool:
+    """Since Linux 6.15 ext4 does not say by statvfs(2) that it takes nothing after an error."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    name = _name_of(number)
+    try:
+        if not name or (_EXT4 / name / "errors_count").read_text().strip() == "0":
+            return False
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split()[2] == number and "emergency_ro" in line.split()[-1] for line in lines)
+
+
+@cache
+def _name_of(number: str) -> str:
+    """Of a block device with an ext4 on it; "" for all others."""
+    name = Path("/sys/dev/block", number).resolve().name
+    return name if (_EXT4 / name).is_dir() else ""
 
 
 def allocatable(whole: Mapping[str, str]) -> dict[str, str]:

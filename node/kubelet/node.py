@@ -32,6 +32,7 @@ _LEASE_SECONDS = 40
 _LOOK_EVERY = timedelta(minutes=5)  # at what seldom changes
 _WRITE_EVERY = timedelta(hours=12)
 _IMAGES = 50
+DISK_PROBLEM = "DataDiskProblem"  # a condition that is there only once it was True
 _ROLES = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
 
@@ -60,6 +61,7 @@ class NodeAgent:
         self._written_at: datetime | None = None
         self._described: dict[str, Any] | None = None
         self._described_at: datetime | None = None
+        self._disk = ("", "")  # what is wrong with it: reason and message
         self._wake = asyncio.Event()
         self.ready = asyncio.Event()  # the node was reported Ready once
 
@@ -76,14 +78,17 @@ class NodeAgent:
         """Register, then report until ``stop``; whoever is unreachable is tried again."""
         stopped = asyncio.ensure_future(stop.wait())
         try:
-            pause = _UNREADY_BEAT
+            pause, said = _UNREADY_BEAT, ""
             while not stop.is_set():
                 self._wake.clear()
                 is_ready = False
                 try:
                     is_ready = await self._beat()
+                    said = ""
                 except (StatusError, Unreachable, OSError) as err:
-                    _log.warning("node %s: %s", self._config.node_name, err)
+                    if said != str(err):
+                        _log.warning("node %s: %s", self._config.node_name, err)
+                    said = str(err)
                 except Exception:
                     _log.exception("node %s", self._config.node_name)
                 pause = _BEAT if is_ready else min(_UNREADY_CALM, pause * 1.2)
@@ -99,8 +104,10 @@ class NodeAgent:
         if not self._node:
             await self._register()
         status = await self._status()
-        await self._report(status)
-        await self._renew()
+        try:
+            await self._report(status)
+        finally:
+            await self._renew()  # it lives, whatever the datastore takes
         return any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
 
     # -- the object
@@ -161,6 +168,7 @@ class NodeAgent:
     async def _status(self) -> dict[str, Any]:
         config = self._config
         whole = await asyncio.to_thread(facts.capacity, config.data_dir, config.max_pods)
+        self._look_at_disk()
         try:
             runtime, error = await self._runtime.status(), ""
             now = self._clock()
@@ -177,6 +185,16 @@ class NodeAgent:
             "conditions": self._conditions(runtime, error),
             **(self._described or {}),
         }
+
+    def _look_at_disk(self) -> None:
+        """An event can be told even where the datastore takes nothing: it is kept in memory."""
+        before, self._disk = self._disk, facts.disk_problem(self._config.data_dir)
+        if before[0] == self._disk[0]:
+            return
+        reason, text = self._disk if self._disk[0] else ("DataDiskIsFine", "it can be written")
+        kind = "Warning" if self._disk[0] else "Normal"
+        _log.log(logging.ERROR if self._disk[0] else logging.INFO, "%s: %s", reason, text)
+        self._recorder.record(self._about(), kind, reason, text)
 
     async def _describe(self) -> dict[str, Any]:
         """What seldom changes, and is seldom asked: identity and images."""
@@ -217,6 +235,10 @@ class NodeAgent:
             "Ready": ready,
         }
         old = {c["type"]: c for c in self._node.get("status", {}).get("conditions", ())}
+        if self._disk != ("", ""):
+            wanted[DISK_PROBLEM] = ("True", *self._disk)
+        elif DISK_PROBLEM in old:
+            wanted[DISK_PROBLEM] = ("False", "DataDiskIsFine", "the data folder can be written")
         now = meta.rfc3339(self._clock())
         return [_condition(kind, value, old.get(kind), now) for kind, value in wanted.items()]
 
@@ -247,8 +269,12 @@ class NodeAgent:
             return  # a node that is new has not become unready
         name = self._config.node_name
         reason = "NodeReady" if after == "True" else "NodeNotReady"
-        about = {"metadata": {"name": name, "uid": name}, "kind": "Node", "apiVersion": "v1"}
-        self._recorder.record(about, "Normal", reason, f"Node {name} status is now: {reason}")
+        text = f"Node {name} status is now: {reason}"
+        self._recorder.record(self._about(), "Normal", reason, text)
+
+    def _about(self) -> dict[str, Any]:
+        name = self._config.node_name
+        return {"metadata": {"name": name, "uid": name}, "kind": "Node", "apiVersion": "v1"}
 
     # -- the lease
 

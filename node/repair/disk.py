@@ -34,7 +34,8 @@ def look(place: Place) -> Iterator[Finding]:
         yield _unmounted(why)
         return
     found = mountinfo.at(_mount_point(place.data))
-    if os.statvfs(place.data).f_flag & os.ST_RDONLY:
+    given_up = found is not None and _has_given_up(found)
+    if os.statvfs(place.data).f_flag & os.ST_RDONLY or given_up:
         yield wrong(
             AREA,
             f"{place.data} is mounted read-only, as the kernel does after an error",
@@ -73,6 +74,13 @@ def update(place: Place) -> Iterator[Finding]:
 def _mount_point(path: Path) -> Path:
     path = path.resolve()
     return next((p for p in (path, *path.parents) if p.is_mount()), Path("/"))
+
+
+def _has_given_up(found: mountinfo.Mounted) -> bool:
+    """As :func:`node.kubelet.facts.disk_problem` sees it."""
+    number = ":".join(map(str, found.device))
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[2] == number and "emergency_ro" in line.split()[-1] for line in lines)
 
 
 def _errors(found: mountinfo.Mounted) -> int:
