@@ -174,7 +174,11 @@ def test_a_good_bundle_is_written_and_nothing_of_rauc_stays(bench: Lab) -> None:
 
 
 def test_rauc_itself_knows_the_slots(bench: Lab) -> None:
-    told = json.loads(bench.machine.run("rauc status --output-format=json 2>/dev/null"))
+    told = json.loads(
+        bench.machine.run(
+            "systemctl start rauc.service; rauc status --output-format=json 2>/dev/null"
+        )
+    )
     bench.machine.run("systemctl stop rauc.service")
     assert (told["compatible"], told["booted"], told["boot_primary"]) == (
         f"pinnace-{BOARD}",
