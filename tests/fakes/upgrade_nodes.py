@@ -169,6 +169,7 @@ class World:
         self.most = 0  # nodes that were disturbed at the same time
         self.started: list[str] = []
         self.step_seconds = 10.0
+        self._statuses: dict[str, Object] = {}
         self._operator: asyncio.Task[None] | None = None
 
     async def add(self, name: str, *, server: bool = False, **more: Any) -> Agent:
@@ -294,7 +295,10 @@ class World:
     async def _report(self, agent: Agent) -> None:
         if agent.board:
             await self._patch(NODES, agent.name, {"metadata": agent.metadata()})
-        await self._patch(NODES, agent.name, {"status": agent.status()}, "status")
+        status = agent.status()
+        if self._statuses.get(agent.name) != status:
+            self._statuses[agent.name] = status
+            await self._patch(NODES, agent.name, {"status": status}, "status")
 
     async def _patch(
         self, resource: Resource, name: str, body: Object, subresource: str = ""

@@ -148,13 +148,13 @@ async def test_passing_counts_from_the_first_time_and_from_anew_after_a_break() 
     assert world.observer.judged["a0"].since == START
     world.passes = False
     await world.observer.look("check a0")
-    assert not world.observer.judged["a0"].since
+    assert not world.observer.judged["a0"].verdict.passed
     world.passes = True
     await world.observer.look("check a0")
     world.now += timedelta(seconds=100)
     assert await world.observer.look("check a0") is None
     judged = world.observer.judged["a0"]
-    assert judged.at - (judged.since or judged.at) == timedelta(seconds=100)
+    assert (judged.at, judged.since) == (world.now, world.now - timedelta(seconds=100))
 
 
 async def test_a_channel_that_fails_is_asked_ever_later_and_what_it_said_stays() -> None:

@@ -44,12 +44,12 @@ def test_a_fleet_is_upgraded_servers_first_and_within_its_bounds() -> None:
     run(work)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_five_hundred_nodes_cost_few_calls_each() -> None:
     async def work(made: World) -> None:
         await fleet(made, 499)
-        made.step_seconds = 20.0
-        await made.plan(concurrency="10%", drain={"enabled": True}, healthChecks=[CHECK])
+        made.step_seconds = 60.0
+        await made.plan(concurrency="20%", drain={"enabled": True}, healthChecks=[CHECK])
         await made.live(3 * DAY, until=made.complete)
         assert (await made.status())["progress"] == "500/500"
         calls = made.api.calls
@@ -57,7 +57,7 @@ def test_five_hundred_nodes_cost_few_calls_each() -> None:
         assert calls["create", "events"] <= 500 * 2 + 20
         assert calls["patch", "upgradeplans"] <= 500
         assert sum(calls.values()) <= 500 * 9
-        assert made.most <= 50
+        assert made.most <= 100
 
     run(work)
 
