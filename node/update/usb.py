@@ -164,20 +164,23 @@ def mounted(device: Path, *, read_only: bool) -> Iterator[Path]:
     """The stick's files, as long as the block goes. OSError: none of the kinds that are known."""
     folder = MOUNTS / device.name
     folder.mkdir(parents=True, exist_ok=True)
-    flags = _FLAGS | (mounts.READ_ONLY if read_only else 0)
+    try:
+        _mount(device, folder, _FLAGS | (mounts.READ_ONLY if read_only else 0))
+        try:
+            yield folder
+        finally:
+            mounts.unmount(folder, detach=True)
+    finally:
+        folder.rmdir()
+
+
+def _mount(device: Path, folder: Path, flags: int) -> None:
     for kind in _KINDS:
         try:
-            mounts.mount(str(device), folder, kind, flags=flags)
+            return mounts.mount(str(device), folder, kind, flags=flags)
         except OSError:
             if kind == _KINDS[-1]:
                 raise
-        else:
-            break
-    try:
-        yield folder
-    finally:
-        mounts.unmount(folder, detach=True)
-        folder.rmdir()
 
 
 def write_result(folder: Path, lines: Sequence[str]) -> None:

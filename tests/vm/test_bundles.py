@@ -91,8 +91,8 @@ class Lab:
 
     def start(self) -> None:
         self.machine.start()
-        self.machine.wait_shell(300)
-        self.machine.run("timeout 200 systemctl is-system-running --wait; true", seconds=300)
+        self.machine.wait_shell(600)
+        self.machine.run("timeout 400 systemctl is-system-running --wait; true", seconds=420)
         self.machine.run("mkdir -p /run/bundles && mount -o ro -t vfat /dev/vdb /run/bundles")
 
     def judge(self, verb: str, *names: str) -> list[dict[str, Any]]:
