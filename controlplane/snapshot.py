@@ -57,6 +57,14 @@ def take(source: Path, target: Path) -> int:
         raise CannotSave(f"cannot write the snapshot {target}: {err}") from err
 
 
+def make_whole(path: Path) -> None:
+    """Take the write-ahead log of a store that nobody uses into its file."""
+    try:
+        rewind.fold(path)
+    except StoreError as err:
+        raise CannotSave(f"the log of {path} cannot be taken into it: {err}") from err
+
+
 def written(before: Path, after: Path) -> Iterator[dict[str, Any]]:
     """
     What was written between two copies: ``{"verb", "apiVersion", "kind", "namespace", "name",

@@ -23,7 +23,7 @@ from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
 from node.supervise.process import log_as, name_this_process
-from node.update.rest import needs_one_alone
+from node.update.rest import mark_void, needs_one_alone
 
 LOG = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PRELOAD = (
 )
 
 TLS_BUFFER = 16 * 1024
-RESTARTING = 75  # what node.update.recover returns where the machine starts anew
+MAY_START, RESTARTING = 0, 75  # what node.update.recover returns; else it has died
 RESTART_SECONDS = 300.0
 EXIT_RESTARTING = 1  # systemd starts us again, and we look again
 
@@ -84,9 +84,14 @@ def may_start(settings: Mapping[str, Any]) -> bool:
 
     False: the machine should have started anew by now, and has not.
     """
-    if not needs_one_alone(Path(settings["data-dir"]) / "update"):
+    folder = Path(settings["data-dir"]) / "update"
+    if not needs_one_alone(folder):
         return True
-    if run_aside("node.update.recover", settings, "update") != RESTARTING:
+    code = run_aside("node.update.recover", settings, "update")
+    if code != RESTARTING:
+        if code != MAY_START:
+            with contextlib.suppress(OSError):  # where this cannot be written, nothing can
+                mark_void(folder)
         return True
     time.sleep(RESTART_SECONDS)  # whoever restarts us ends this
     return False

@@ -47,6 +47,7 @@ class Facts:
     health: Health | None = None  # None: nobody has looked
     order: str = ""  # "commit" | "back": of a person, now
     elsewhere: str = ""  # the kind of a datastore that is no file of this machine: "etcd"
+    is_void: bool = False  # the node has written although the update had not come to an end
     just_chosen: bool = False  # the other slot was chosen by this very process
     old_schema: int | None = None  # of the datastore that the other slot last wrote
 
@@ -402,6 +403,8 @@ def decide_alone(facts: Facts) -> LoneDecision:
         return LoneDecision(state, Start())
     if facts.running.name == state.to_slot and facts.running.name != state.from_slot:
         return _alone_in_the_new(facts, state)
+    if facts.is_void:
+        return _void(state)
     if state.phase is Phase.SWITCHING:
         return _switching(facts, state)
     return _left(facts, state)
@@ -421,6 +424,22 @@ def _alone_in_the_new(facts: Facts, state: State) -> LoneDecision:
         why = f"not committed within {state.request.deadline_seconds} s: it kept starting anew"
         return LoneDecision(replace(state, step=Step.BACK, message=why), Restart())
     return LoneDecision(state, Start())
+
+
+def _void(state: State) -> LoneDecision:
+    """The old version has written since the snapshot: that stays, whatever was to be done."""
+    was_tried = state.phase is Phase.TRIAL or state.step is Step.TRIED
+    if was_tried and state.step is not Step.MARK:
+        why = f"{state.message or _unexplained(state)}; the datastore is as it left it"
+        state = replace(state, phase=Phase.TRIAL, step=Step.MARK, message=why)
+    if was_tried:
+        return LoneDecision(state, MarkFailed(_condemned(state)))
+    why = state.message or "the switch was not performed"
+    return LoneDecision(replace(state, step=Step.CANCEL, message=why), CancelTry())
+
+
+def _condemned(state: State) -> str:
+    return "" if state.request.rollback else state.request.version
 
 
 def _switching(facts: Facts, state: State) -> LoneDecision:
@@ -447,8 +466,7 @@ def _switching(facts: Facts, state: State) -> LoneDecision:
 def _left(facts: Facts, state: State) -> LoneDecision:
     """The old slot runs: the trial was left, by whatever."""
     if state.phase is Phase.TRIAL and state.step is Step.MARK:
-        failed = "" if state.request.rollback else state.request.version
-        return LoneDecision(state, MarkFailed(failed))
+        return LoneDecision(state, MarkFailed(_condemned(state)))
     if state.step is not Step.LEFT:
         why = state.message
         if state.step is not Step.BACK or not why:

@@ -19,12 +19,14 @@ from node.update import place, plan
 from node.update.base import InstallError, RefusedError, Slots
 from node.update.place import Moment
 from node.update.plan import Done, Facts, Failed, Kept, LoneStep, Outcome, Taken
-from node.update.rest import UNTOLD
+from node.update.rest import UNTOLD, VOID
 from node.update.snapshot import Datastore, file_name
 from node.update.state import ENDS, Failure, Phase, Records, State, stamp
 
 LOG = logging.getLogger(__name__)
-START, RESTARTING = 0, 75  # exit codes: the children may be started; the machine starts anew
+# Exit codes: the children may be started; so they may, and no snapshot is good any more; the
+# machine starts anew.
+START, DIED, RESTARTING = 0, 70, 75
 _MOST_STEPS = 50  # of one run; more of them is an error of the plan
 
 
@@ -39,14 +41,14 @@ class Store(Protocol):
 
 
 def main(settings: Mapping[str, Any]) -> int:
-    """START or RESTARTING. Whatever goes wrong is logged, and the node starts."""
+    """START, RESTARTING or DIED. Whatever goes wrong is logged, and the node starts."""
     data_dir = Path(settings["data-dir"])
     records = Records(data_dir / "update")
     try:
         found = place.slots()
         if found is None:
             LOG.error("there is a state of an update, and this machine has no slots: left alone")
-            return START
+            return DIED
         alone = Alone(
             records,
             found,
@@ -58,7 +60,7 @@ def main(settings: Mapping[str, Any]) -> int:
         return START if asyncio.run(alone.run()) else RESTARTING
     except Exception:
         LOG.exception("the update cannot go on; the node starts as it is")
-        return START
+        return DIED
 
 
 class Alone:
@@ -114,6 +116,7 @@ class Alone:
             uptime=moment.uptime,
             boot=moment.boot,
             elsewhere=self._elsewhere,
+            is_void=(self._records.folder / VOID).exists(),
             just_chosen=self._just_chosen,
             old_schema=self._store.previous_schema(str(other.version)),
         )
@@ -185,5 +188,6 @@ def conclude(records: Records, store: Store, state: State, facts: Facts) -> None
         else:
             store.drop()
         (records.folder / "deadline").unlink(missing_ok=True)
+        (records.folder / VOID).unlink(missing_ok=True)
     except OSError as err:
         LOG.warning("after the update: %s", err)

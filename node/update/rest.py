@@ -5,9 +5,10 @@ at idle or must start fast, and load nothing else of this folder.
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
-STATE, UNTOLD = "state.json", "untold"
+STATE, UNTOLD, VOID = "state.json", "untold", "void"
 _BY_ONE_ALONE = ("Switching", "Trial")
 _ENDS = ("Committed", "RolledBack", "Refused", "Failed")
 _DAMAGED = "?"
@@ -22,6 +23,20 @@ def needs_the_agent(folder: Path) -> bool:
     """Whether an update goes on, or came to an end of which nobody was told yet."""
     phase = _phase(folder)
     return bool(phase) and (phase not in _ENDS or (folder / UNTOLD).exists())
+
+
+def mark_void(folder: Path) -> None:
+    """
+    Children are started although who was alone has died: from now on they write, and the
+    snapshot must not be restored any more. On disk when it returns; ``OSError`` where it is not.
+    """
+    (folder / VOID).touch()
+    for path in (folder / VOID, folder):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_answered(request: str, report: str) -> bool:

@@ -97,23 +97,35 @@ class Datastore:
         return told
 
     def _swap(self, source: Path, folder: Path) -> None:
-        """The database goes last: where it was kept, all that belongs to it was."""
+        """
+        There is a datastore at every instant: the trial's, until the snapshot replaces it.
+
+        Its file gets a second name, when all that belongs to it is in it or was moved.
+        """
         aside = folder / "state.db"
         if not aside.exists() and self.path.exists():
-            log = _beside(self.path, "-wal")
-            if log.exists():
-                log.replace(_beside(aside, "-wal"))
+            self._fold(_beside(aside, "-wal"))
             _beside(self.path, "-shm").unlink(missing_ok=True)
             sync_directory(folder)
             sync_directory(self.path.parent)
-            self.path.replace(aside)
+            _second_name(self.path, aside)
             sync_directory(folder)
-            sync_directory(self.path.parent)
         if source.exists():
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             source.replace(self.path)
             sync_directory(self.path.parent)
             sync_directory(source.parent)
+
+    def _fold(self, aside: Path) -> None:
+        """Take the write-ahead log into the file; a damaged one is kept beside it."""
+        log, module = _beside(self.path, "-wal"), importlib.import_module("controlplane.snapshot")
+        if log.exists():
+            try:
+                module.make_whole(self.path)
+            except module.CannotSave as err:
+                LOG.warning("%s", err)
+        if log.exists():
+            log.replace(aside)
 
     def _tell(self, folder: Path) -> Kept:
         """The lists, and a datastore that its readers can follow; neither stops the way back."""
@@ -207,6 +219,13 @@ def _contents(folder: Path) -> dict[str, bytes]:
     if not folder.is_dir():
         return {}
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def _second_name(path: Path, other: Path) -> None:
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        path.replace(other)  # a filesystem without links
 
 
 def _beside(path: Path, suffix: str) -> Path:

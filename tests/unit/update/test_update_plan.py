@@ -379,3 +379,21 @@ def test_a_rollback_that_does_not_work_out_condemns_no_version() -> None:
     found = facts(state=state, running=B, other=A)
     assert plan.decide_alone(found).step == plan.MarkFailed("")
     assert plan.after(state, plan.MarkFailed(""), Done(), found).phase is Phase.FAILED
+
+
+# -- the node has written although somebody alone had died
+
+
+def test_a_void_snapshot_is_never_restored() -> None:
+    left = trial(running=A, other=B, on_trial=False, boot="three", is_void=True)
+    decision = plan.decide_alone(left)
+    assert decision.step == plan.MarkFailed(V2)
+    assert decision.state is not None
+    assert "as it left it" in decision.state.message
+    tried = plan.decide_alone(switching(Step.TRIED, boot="two", is_void=True))
+    assert tried.step == plan.MarkFailed(V2)
+
+
+def test_a_void_switch_is_taken_back() -> None:
+    decision = plan.decide_alone(switching(Step.TRY, is_void=True))
+    assert decision.step == plan.CancelTry()
