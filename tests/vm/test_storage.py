@@ -39,7 +39,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: one
-    image: pinnace.dev/busybox:1
+    image: busybox:1.35
     command: [sleep, "1000000"]
     volumeMounts: [{{name: data, mountPath: /data}}]
   volumes: [{{name: data, persistentVolumeClaim: {{claimName: by-{way}}}}}]

@@ -41,7 +41,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: writer
-    image: pinnace.dev/busybox:1
+    image: busybox:1.35
     command: [sh, -c, "[ -e /data/file ] || echo from the first release >/data/file; sleep 1000000"]
     volumeMounts: [{name: data, mountPath: /data}]
   volumes: [{name: data, persistentVolumeClaim: {claimName: kept}}]
