@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from node.update.request import Request
@@ -70,6 +70,9 @@ def test_at_every_write(folder: Path, kind: str) -> None:
         assert end(world) in expected, writes
 
 
+# Who is alone dies amid the way back, and dies and the power goes after the node has written.
+@example(kind=GOOD, cuts=[6, 22, 3], ticks=6, dies=frozenset({1, 6}))
+@example(kind=GOOD, cuts=[6, 22, 0], ticks=6, dies=frozenset({5}))
 @settings(max_examples=60)
 @given(
     kind=st.sampled_from([GOOD, BAD, DEAD]),
