@@ -223,3 +223,14 @@ def test_every_hour_stays_every_hour_when_the_clocks_change() -> None:
         for _ in range(6):
             found.append(times.after(found[-1]))
         assert found == [start + timedelta(hours=hour) for hour in range(7)]
+
+
+async def test_a_last_time_that_lies_years_ahead_begins_anew_from_now() -> None:
+    async with running(CRONJOB) as run:
+        ahead = (START + timedelta(days=1095)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        run.world.put(CRON_JOBS, cron_job() | {"status": {"lastScheduleTime": ahead}})
+        await run.settle()
+        assert names(run) == []
+        await run.advance(MINUTE + 0.2)
+        assert len(names(run)) == 1
+        assert status(run)["lastScheduleTime"] < ahead
