@@ -125,7 +125,9 @@ def test_a_fleet_is_upgraded_and_says_so(tidy: Cluster, tmp_path: Path) -> None:
         after = {"labels": {"upgraded": "$(VERSION)"}}
         check = {"name": "api", "tcp": {"host": "127.0.0.1", "port": tidy.port}}
         where = source(tmp_path, V2)
-        plan(tidy, version=V2, source=where, postComplete=after, healthChecks=[check])
+        plan(
+            tidy, version=V2, source=where, postComplete=after, healthChecks=[check], concurrency=2
+        )
         found = tidy.until(PATH, "fleet", phase("Complete"))
     assert found["status"]["progress"] == "3/3"
     assert condition(found, "Ready")["status"] == "True"
@@ -156,10 +158,10 @@ def test_a_broken_version_is_left_and_the_plan_says_why(tidy: Cluster, tmp_path:
 
 def test_operators_that_are_killed_go_on(tidy: Cluster, tmp_path: Path) -> None:
     fleet = Fleet(tidy)
-    for number in range(4):
+    for number in range(3):
         fleet.add(f"a{number}")
     with fleet.answering():
-        plan(tidy, version=V2, source=source(tmp_path, V2), concurrency=2)
+        plan(tidy, version=V2, source=source(tmp_path, V2), concurrency=3)
         for word in ("Installed", "Trial"):
             tidy.until(NODES, "a1", partial(says, word))
             tidy.kill(OPERATORS)
@@ -172,6 +174,40 @@ def test_operators_that_are_killed_go_on(tidy: Cluster, tmp_path: Path) -> None:
 def says(word: str, node: Any) -> bool:
     annotations = ((node or {}).get("metadata") or {}).get("annotations") or {}
     return f'"{word}"' in str(annotations.get(REPORT))
+
+
+def test_a_plan_of_system_upgrade_controller_is_done_and_goes_with_it(
+    tidy: Cluster, tmp_path: Path
+) -> None:
+    fleet = Fleet(tidy)
+    fleet.add("a0")
+    body = {
+        "apiVersion": "upgrade.cattle.io/v1",
+        "kind": "Plan",
+        "metadata": {
+            "name": "agents",
+            "annotations": {"upgrade.pinnace.dev/source": source(tmp_path, V2)},
+        },
+        "spec": {
+            "concurrency": 1,
+            "version": V2,
+            "nodeSelector": {
+                "matchExpressions": [{"key": "pinnace.dev/board", "operator": "Exists"}]
+            },
+            "upgrade": {"image": "rancher/k3s-upgrade"},
+        },
+    }
+    plans = "/apis/upgrade.cattle.io/v1/namespaces/default/plans"
+    with fleet.answering():
+        tidy.create(plans, body)
+        done = tidy.until(
+            plans, "agents", lambda p: condition(p, "Complete").get("status") == "True"
+        )
+        assert done["status"]["latestVersion"]
+        [made] = tidy.names(PATH)
+        tidy.delete(f"{plans}/agents")
+        tidy.until(PATH, made, lambda found: found is None)
+    assert fleet.agents["a0"].running == V2
 
 
 def test_what_waits_in_a_deleted_plan_is_cancelled(tidy: Cluster, tmp_path: Path) -> None:
