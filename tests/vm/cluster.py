@@ -119,6 +119,7 @@ class Cluster:
         self.until(holds, seconds)
 
     def version(self) -> str:
-        """What the node says that it runs."""
+        """What the node says that it runs; a label holds no plus."""
         [node] = self.get("nodes")["items"]
-        return str(node["metadata"]["labels"]["pinnace.dev/version"])
+        version, minus, build = node["metadata"]["labels"]["pinnace.dev/version"].rpartition("-")
+        return f"{version}+{build}" if minus else build
