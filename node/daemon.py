@@ -23,7 +23,7 @@ from node.supervise.aside import run_aside
 from node.supervise.base import Forked, Service
 from node.supervise.notify import notify
 from node.supervise.process import log_as, name_this_process
-from node.update.rest import mark_void, needs_one_alone
+from node.update.rest import mark_void, needs_one_alone, running_slot
 
 LOG = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def may_start(settings: Mapping[str, Any]) -> bool:
     if code != RESTARTING:
         if code != MAY_START:
             with contextlib.suppress(OSError):  # where this cannot be written, nothing can
-                mark_void(folder)
+                mark_void(folder, running_slot())
         return True
     time.sleep(RESTART_SECONDS)  # whoever restarts us ends this
     return False

@@ -6,12 +6,16 @@ at idle or must start fast, and load nothing else of this folder.
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 STATE, UNTOLD, VOID = "state.json", "untold", "void"
 _BY_ONE_ALONE = ("Switching", "Trial")
 _ENDS = ("Committed", "RolledBack", "Refused", "Failed")
 _DAMAGED = "?"
+# Which slot this start is of: of an image, or of a package on a plain Debian.
+_SLOTS = (Path("/run/pinnace-boot/slot"), Path("/run/pinnace-package/slot"))
 
 
 def needs_one_alone(folder: Path) -> bool:
@@ -25,11 +29,23 @@ def needs_the_agent(folder: Path) -> bool:
     return bool(phase) and (phase not in _ENDS or (folder / UNTOLD).exists())
 
 
-def mark_void(folder: Path) -> None:
+def running_slot() -> str:
+    """ "": not known."""
+    for path in _SLOTS:
+        with contextlib.suppress(OSError):
+            return path.read_text().strip()
+    return ""
+
+
+def mark_void(folder: Path, slot: str) -> None:
     """
-    Children are started although who was alone has died: from now on they write, and the
-    snapshot must not be restored any more. On disk when it returns; ``OSError`` where it is not.
+    Children are started in ``slot`` although who was alone has died: from now on they write.
+
+    In the old slot that makes the snapshot void. In the new one it is the trial that writes, which
+    is to be undone as ever. On disk when it returns; ``OSError`` where it is not.
     """
+    if slot and slot == _read(folder).get("to_slot"):
+        return
     (folder / VOID).touch()
     for path in (folder / VOID, folder):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -52,8 +68,14 @@ def is_answered(request: str, report: str) -> bool:
 def _phase(folder: Path) -> str:
     """ "": there is no update, and never was one."""
     try:
-        return str(json.loads((folder / STATE).read_bytes())["phase"])
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(_read(folder)["phase"]) if (folder / STATE).exists() else ""
+    except KeyError:
         return _DAMAGED
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    """Empty where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / STATE).read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}

@@ -170,7 +170,7 @@ class World:
             return await self._alone(slots).run()
         if needs_one_alone(self.records.folder):
             self.power.spend()
-            mark_void(self.records.folder)
+            mark_void(self.records.folder, (await slots.running()).name)
         return True
 
     def _boot(self) -> FolderSlots:

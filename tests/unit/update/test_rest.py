@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from node.update.request import Request
-from node.update.rest import UNTOLD, is_answered, needs_one_alone, needs_the_agent
+from node.update.rest import (
+    UNTOLD,
+    VOID,
+    is_answered,
+    mark_void,
+    needs_one_alone,
+    needs_the_agent,
+)
 from node.update.state import ENDS, Phase, Records, State
 
 
@@ -43,6 +50,15 @@ def test_a_report_answers_the_request_that_it_repeats_and_only_at_its_end() -> N
     assert not is_answered(json.dumps(request | {"rollback": True}), ended)
     assert not is_answered(json.dumps(request), "")
     assert not is_answered("{", ended)
+
+
+def test_only_the_old_slot_makes_a_snapshot_void(tmp_path: Path) -> None:
+    state = State(request=Request(version="v1.36.4"), phase=Phase.TRIAL, from_slot="a", to_slot="b")
+    Records(tmp_path).save(state)
+    mark_void(tmp_path, "b")
+    assert not (tmp_path / VOID).exists()
+    mark_void(tmp_path, "a")
+    assert (tmp_path / VOID).exists()
 
 
 def test_an_idle_agent_loads_two_modules_of_updates() -> None:
