@@ -222,3 +222,29 @@ def test_without_yes_the_command_only_says_what_it_would_do(tmp_path: Path) -> N
         command.run("wipe", {"data-dir": str(tmp_path)}, said.append, yes=False)
     assert said == [f"all that is in {tmp_path} goes, volumes too"]
     assert (tmp_path / "file").exists()
+
+
+async def test_what_is_asked_for_at_a_start_is_done_once(tmp_path: Path) -> None:
+    """The config partition cannot be written here: that must not reset at each start."""
+    config, data = tmp_path / "config", tmp_path / "data"
+    make(config, data)
+    await fill(data)
+    (config / reset.MARKER).write_text("keep")
+    assert reset.follow(config, data, flags=0) == "volumes were kept, all else is as new"
+    assert files(data) >= KEPT
+    put(data / "root/note")
+    assert reset.follow(config, data, flags=0) == ""
+    assert "root/note" in files(data)
+    (config / reset.MARKER).write_text("wipe")
+    assert reset.follow(config, data, flags=0) == "all is as new"
+    assert files(data) <= {reset.DONE}
+
+
+def make(*folders: Path) -> None:
+    for folder in folders:
+        folder.mkdir()
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("made since")
