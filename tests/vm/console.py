@@ -100,14 +100,22 @@ class Shell:
         # the marks around the output are put together only when they are printed.
         packed = base64.b64encode(command.encode()).decode()
         pieces = [packed[i : i + _CHUNK] for i in range(0, len(packed), _CHUNK)]
-        lines = [" c=", *(f" c=${{c}}{piece}" for piece in pieces)]
+        lines = [
+            " export SYSTEMD_PAGER=cat PAGER=cat SYSTEMD_COLORS=0",
+            " c=",
+            *(f" c=${{c}}{piece}" for piece in pieces),
+        ]
         lines.append(
             f" echo; echo {mark}'-begin'; (eval \"$(echo $c | base64 -d)\") </dev/null 2>&1"
         )
         lines.append(f" r=$?; echo; echo {mark}'-end' $r")
         # One command, or the prompts between would be part of the output.
         self._connection.sendall((" {\n" + "\n".join(lines) + "\n }\n").encode())
-        end = self._console.until(rf"^{mark}-end (\d+)$", seconds, since=since)
+        try:
+            end = self._console.until(rf"^{mark}-end (\d+)$", seconds, since=since)
+        except MachineError:
+            self._connection.sendall(b"\x03")  # the next command is not to wait for this one
+            raise
         said = self._console.since(since)
         output = said.partition(f"\n{mark}-begin\n")[2].partition(f"\n{end[0]}")[0]
         output = output.removesuffix("\n")
