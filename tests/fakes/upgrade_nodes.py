@@ -53,6 +53,7 @@ class Api:
     def __init__(self, served: Served) -> None:
         self._client = served.client
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.fault: Callable[[], int] = lambda: 0  # the code of a refusal; 0: none
         self.kill_at: int | None = None
         self.after = False
 
@@ -93,6 +94,9 @@ class Api:
             if self.kill_at < 0 and not self.after:
                 work.close()
                 raise Died
+        if resource is not EVENTS and (code := self.fault()):
+            work.close()
+            raise ApiError(code, "", "not now")
         self.calls[verb, resource.plural] += 1
         with _translated():
             made = dict(await work)

@@ -1,6 +1,7 @@
 """Plans over simulated nodes behind the real API, with time that costs none."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -179,3 +180,54 @@ def test_an_operator_that_is_killed_at_any_write_goes_on(number: int, after: boo
 
 async def _killed(made: World) -> bool:
     return (made.api.kill_at is not None and made.api.kill_at < 0) or await made.complete()
+
+
+def test_an_api_that_refuses_now_and_then_changes_nothing_in_the_end() -> None:
+    async def work(made: World) -> None:
+        await fleet(made, 2)
+        codes = itertools.cycle([409, 0, 500, 0, 0, 429, 0, 0, 0, 404])
+        made.api.fault = lambda: next(codes)
+        await made.plan(drain={"enabled": True}, healthChecks=[CHECK], soakSeconds=5)
+        await made.live(DAY, until=made.complete)
+        assert (await made.status())["progress"] == "3/3"
+        assert all(agent.told.count("Trial") == 1 for agent in made.agents.values())
+        assert not await made.cordoned()
+
+    run(work)
+
+
+def test_an_older_plan_that_comes_to_choose_a_node_waits_for_the_younger_ones_work() -> None:
+    async def work(made: World) -> None:
+        await fleet(made, 2)
+        await made.plan("older", version=V3, nodeSelector={"matchLabels": {"none": "here"}})
+        await asyncio.sleep(2)
+        await made.plan("younger", healthChecks=[CHECK])
+        made.others.passing["s0"] = False
+        await made.live(200)
+        assert made.agents["s0"].phase == "Trial"
+        await made.change("older", nodeSelector=None)
+        made.others.passing.clear()
+        await made.live(HOUR)
+        assert {agent.running for agent in made.agents.values()} == {V3}
+        assert made.agents["s0"].told.count("Committed") == 2
+        assert (await made.status("younger"))["counts"]["skipped"] == 3
+
+    run(work)
+
+
+def test_one_server_alone_is_upgraded_by_an_operator_that_goes_down_with_it() -> None:
+    async def work(made: World) -> None:
+        await made.add("s0", server=True)
+        await made.plan(drain={"enabled": True}, healthChecks=[CHECK])
+
+        async def switching() -> bool:
+            return made.agents["s0"].phase == "Switching"
+
+        await made.live(HOUR, until=switching)
+        await made.stop()
+        assert not await made.cordoned()
+        await made.live(HOUR, until=made.complete)
+        assert (await made.status())["phase"] == "Complete"
+        assert made.others.looks["drain"] == 0
+
+    run(work)
