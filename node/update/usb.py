@@ -30,7 +30,7 @@ from node.host import mounts
 from node.host.files import sync_directory
 from node.settings import UsageError
 from node.update import bundle, place, rauc, signature
-from node.update.base import RefusedError
+from node.update.base import InstallError, RefusedError
 from node.update.command import Command, Given
 from node.update.state import Failure, Records
 from node.update.version import Version, parse
@@ -132,7 +132,9 @@ class Stick:
 
     slots: rauc.RaucSlots
     records: Records
-    install: Callable[[Path], str]  # how it went, one line. Raises UsageError
+    install: Callable[
+        [Path], str
+    ]  # how it went, one line. Raises UsageError, RefusedError, InstallError
     trial_ends: Callable[[], None]  # waits for it
 
     def treat(self, folder: Path) -> list[str]:
@@ -152,8 +154,10 @@ class Stick:
     def _installed(self, file: Found) -> str:
         try:
             return self.install(file.path)
-        except UsageError as err:
+        except (UsageError, RefusedError) as err:
             return f"refused: {err}"
+        except InstallError as err:
+            return f"did not work this time: {err}"
 
     def _on_trial(self) -> bool:
         return self.slots.trial and self.slots.loader.read().primary != self.slots.slot

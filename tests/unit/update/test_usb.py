@@ -9,6 +9,7 @@ import pytest
 
 from node.settings import UsageError
 from node.update import boot, rauc, usb
+from node.update.base import InstallError
 from node.update.state import Failure, Records
 from node.update.version import parse
 from tests.fakes.bundles import V1, V2, Bench, pair
@@ -44,6 +45,8 @@ class Desk:
         self.installed.append(path.name)
         if self.answer == "no":
             raise UsageError("another update is on its way")
+        if self.answer == "broken":
+            raise InstallError("no space left")
         return self.answer
 
     def _wait(self) -> None:
@@ -112,6 +115,12 @@ def test_a_refusal_of_the_updater_is_told(desk: Desk) -> None:
     desk.answer = "no"
     desk.put("one", V2)
     assert desk.treat()[1] == f"one.raucb ({V2}): refused: another update is on its way"
+
+
+def test_what_did_not_work_is_told_and_may_be_tried_again(desk: Desk) -> None:
+    desk.answer = "broken"
+    desk.put("one", V2)
+    assert desk.treat()[1] == f"one.raucb ({V2}): did not work this time: no space left"
 
 
 def test_a_stick_without_bundles_is_nobodys_business(desk: Desk) -> None:
