@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import compress, disk, fat, grub, initrd
+from appliance import compress, disk, fat, grub, initrd, raspberry
 from appliance import gpt as layouts
 from appliance.boards import Board
 from appliance.toolbox import Toolbox
@@ -27,6 +27,7 @@ class Parts:
     kernel: Path
     modules: Path  # …/lib/modules/6.12.1-amd64
     busybox: Path  # static, of the board
+    firmware: Path  # what packages bring for boot partitions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,8 @@ def assemble(toolbox: Toolbox, parts: Parts, target: Path, say: Callable[[str], 
     """
     ``disk.img`` and ``boot.img`` in the folder ``target``.
 
-    Raises :class:`appliance.toolbox.ToolError`, :class:`appliance.initrd.InitrdError` and
-    :class:`appliance.disk.DiskError`.
+    Raises :class:`appliance.toolbox.ToolError`, :class:`appliance.initrd.InitrdError`,
+    :class:`appliance.raspberry.FirmwareError` and :class:`appliance.disk.DiskError`.
     """
     name, sizes = parts.board.name, layouts.sizes(parts.board.name)
     made = Made(disk=target / "disk.img", boot=target / "boot.img")
@@ -52,7 +53,7 @@ def assemble(toolbox: Toolbox, parts: Parts, target: Path, say: Callable[[str], 
         size=sizes.boot * layouts.MIB,
         label="BOOT",
         serial=layouts.serial(name, parts.version, "boot"),
-        files={KERNEL: parts.kernel, RAMDISK: ramdisk},
+        files=_boot_files(toolbox, parts, ramdisk),
         epoch=parts.epoch,
     )
     config = target / "config.img"
@@ -76,10 +77,25 @@ def _ramdisk(parts: Parts) -> bytes:
     return initrd.build(modules, parts.busybox.read_bytes(), FILES)
 
 
+def _boot_files(toolbox: Toolbox, parts: Parts, ramdisk: bytes) -> dict[str, bytes | Path]:
+    if is_raspberry(parts.board):
+        kernel = raspberry.packed(toolbox, parts.kernel)
+        files = dict(raspberry.slot_files(parts.board, parts.firmware))
+        return {**files, KERNEL: kernel, RAMDISK: ramdisk}
+    return {KERNEL: parts.kernel, RAMDISK: ramdisk}
+
+
+def is_raspberry(board: Board) -> bool:
+    """Whether a Raspberry Pi's firmware starts it, and not UEFI."""
+    return board.name.startswith("rpi-")
+
+
 def _config_files(toolbox: Toolbox, parts: Parts) -> Iterator[tuple[str, bytes | Path]]:
     for path in sorted((FILES / "config").iterdir()):
         yield path.name, path
-    if parts.board.name == "x86-64":
+    if is_raspberry(parts.board):
+        yield from raspberry.first_files(parts.firmware)
+    else:
         arguments = f"{parts.board.command_line()} gpt"
         yield grub.PROGRAM, grub.program(toolbox)
         yield "EFI/BOOT/grub.cfg", grub.configuration(FILES / "grub.cfg", arguments)

@@ -27,6 +27,7 @@ DRIVERS = tuple(
     mmc_block sdhci_pci sdhci_acpi sdhci_iproc sdhci_brcmstb bcm2835 bcm2835_mmc cqhci
     pcie_brcmstb reset_raspberrypi raspberrypi_hwmon raspberrypi_cpufreq bcm2835_wdt
     clk_raspberrypi gpio_raspberrypi_exp phy_generic phy_brcm_usb_dvr rp1 mfd_rp1
+    fixed gpio_regulator
     vmw_pvscsi hv_storvsc hv_vmbus xen_blkfront mptspi
     i6300esb iTCO_wdt sp5100_tco wdat_wdt lpc_ich i2c_i801
     quota_v2 crc32c_generic crc32c_intel

@@ -17,6 +17,7 @@ from appliance import boards, bundle, compress, debs, image, initrd, lock, rootf
 from appliance.disk import DiskError
 from appliance.keys import Keys, KeysError, ensure
 from appliance.python_tree import PythonError
+from appliance.raspberry import FirmwareError
 from appliance.toolbox import Toolbox
 from appliance.units import UnitError
 from appliance.users import UserError
@@ -36,6 +37,7 @@ _ERRORS = (
     toolbox.ToolError,
     initrd.InitrdError,
     DiskError,
+    FirmwareError,
     KeysError,
     PythonError,
     UnitError,
@@ -88,6 +90,7 @@ def parts_of(root: rootfs.Rootfs) -> image.Parts:
         kernel=root.kernel,
         modules=root.modules,
         busybox=root.busybox,
+        firmware=root.boot,
     )
 
 
