@@ -1,11 +1,13 @@
 """What a plan does with a fleet, step by step: the decisions alone, without an API."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from operators.upgrade.base import REQUEST, Drained
+from operators.upgrade.objects import PROGRESS, Progress
 from tests.fakes.upgrade import Fleet, condition
 from tests.fakes.upgrade_agent import (
     BROKEN,
@@ -504,6 +506,35 @@ def test_the_way_back_is_judged_by_nobody() -> None:
     made.agents["a1"].conduct = BROKEN
     made.settle()
     assert {agent.running for agent in made.agents.values()} == {V1}
+
+
+@pytest.mark.parametrize(("nodes", "limit"), [(500, 250_000), (1500, 450_000)])
+def test_the_status_of_many_nodes_stays_far_below_what_an_object_may_be(
+    nodes: int, limit: int
+) -> None:
+    made = fleet(servers=0, agents=nodes, failurePolicy="Continue")
+    progress = Progress(
+        plan="fleet",
+        uid="uid-fleet",
+        generation=1,
+        version=V2,
+        attempt=1,
+        source=V1,
+        job=False,
+        started="2026-01-01T00:00:00Z",
+        drain="2026-01-01T00:00:00Z",
+        switch="2026-01-01T00:00:00Z",
+        end="2026-01-01T00:00:00Z",
+        outcome="RolledBack",
+        why="x" * 100,
+    ).written()
+    for body in made.nodes.values():
+        body["metadata"]["annotations"][PROGRESS] = progress
+    made.look()
+    status = made.status()
+    assert len(json.dumps(status)) < limit
+    assert status["counts"]["failed"] == nodes
+    assert len(status["nodes"]) + status.get("nodesOmitted", 0) == nodes
 
 
 def test_a_node_that_was_taken_back_by_hand_is_upgraded_again() -> None:
