@@ -50,15 +50,18 @@ class PythonError(Exception):
     """The tree cannot be made; one line."""
 
 
-def build(tree: Path, chosen: Iterable[Wheel], toolbox: Toolbox) -> None:
+def build(tree: Path, chosen: Iterable[Wheel], toolbox: Toolbox, release: str) -> None:
     """
     Put the wheels and the program into a tree that has Debian's Python, and compile all.
+
+    ``release`` is the version that the program then says it is.
 
     Raises :class:`PythonError`.
     """
     for wheel in chosen:
         _unpack(tree, wheel)
     _program(tree / HOME)
+    stamp(tree / HOME / "controlplane" / "objects" / "version.py", release)
     for path in _unused_stdlib(tree / STDLIB):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for place in (HOME, STDLIB):
@@ -104,6 +107,16 @@ def _program(home: Path) -> None:
     about.mkdir()
     text = f"Metadata-Version: 2.1\nName: pinnace\nVersion: {version()}\nLicense: Apache-2.0\n"
     (about / "METADATA").write_text(text)
+
+
+def stamp(module: Path, release: str) -> None:
+    """Raises :class:`PythonError` where the module is not as it is known here."""
+    text, count = re.subn(
+        r'(?m)^VERSION = "[^"]*"$', f'VERSION = "{release}"', module.read_text(), count=1
+    )
+    if not count:
+        raise PythonError(f"{module.name} says no version")
+    module.write_text(text)
 
 
 def _sources() -> Iterator[Path]:

@@ -43,6 +43,7 @@ from appliance.toolbox import Toolbox
 FILES = Path(__file__).parent.parent / "files"
 LAYERS = (FILES / "root", FILES)  # what lies below etc, usr and var of these is copied as it is
 SHARE = "usr/share/pinnace"
+CHANNEL = f"{SHARE}/channel.pem"
 AUTHORITIES = "etc/ssl/certs"
 _IMAGE_LEVEL = 15  # of zstd; made once and kept
 _LINKS = {name: f"usr/{name}" for name in ("bin", "sbin", "lib")}
@@ -109,12 +110,14 @@ def build(
     level: int,
     say: Callable[[str], None],
     keyring: bytes | None = None,
+    channel: bytes | None = None,
 ) -> Rootfs:
     """
     Make the root of a version in ``work``, which is made anew.
 
     ``level``: of the compression, 1 to 22. ``keyring``: certificates that update bundles must
-    be signed by, PEM. Raises the errors of the parts and :class:`RootError`.
+    be signed by, PEM; ``channel``: keys of the channels that plans may follow without naming
+    one. Raises the errors of the parts and :class:`RootError`.
     """
     if not is_version(version):
         raise RootError(f"{version!r} is not a version such as v1.36.3+pinnace1")
@@ -131,7 +134,7 @@ def build(
     kept = modules.select(tree, board, tools)
     say("root: program")
     charts.write_packaged()
-    python_tree.build(tree, chosen, tools)
+    python_tree.build(tree, chosen, tools, version)
     python_tree.command(tree, say)
     elf.strip_all(tree / python_tree.HOME)
     _settle(tree, tools)
@@ -142,6 +145,8 @@ def build(
     if keyring is not None:
         (work / "keyring.pem").write_bytes(keyring)
         slots.configure(tree, board.name, work / "keyring.pem")
+    if channel is not None:
+        (tree / CHANNEL).write_bytes(channel)
     say(f"root: squashfs, zstd level {level}")
     made = squashfs.make(
         tree,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import boards, bundle, compress, debs, image, initrd, lock, rootfs, squashfs, toolbox
+from appliance.channel import PUBLIC
 from appliance.disk import DiskError
 from appliance.keys import Keys, KeysError, ensure
 from appliance.python_tree import PythonError
@@ -58,7 +59,7 @@ class Order:
 
 def make(order: Order, folder: Path, say: Callable[[str], None]) -> list[Path]:
     """The files made in ``folder``. Raises what the parts raise."""
-    keys = ensure(order.keys)
+    keys, public = ensure(order.keys), order.keys / PUBLIC
     root = rootfs.build(
         order.board,
         order.version,
@@ -67,6 +68,7 @@ def make(order: Order, folder: Path, say: Callable[[str], None]) -> list[Path]:
         level=order.level,
         say=say,
         keyring=keys.keyring.read_bytes(),
+        channel=public.read_bytes() if public.exists() else None,
     )
     tools = toolbox.make(say)
     made = image.assemble(tools, parts_of(root), folder, say)

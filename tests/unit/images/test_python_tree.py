@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from appliance import python_tree
 
+from controlplane.objects import version
 from controlplane.objects.openapi_prose import Descriptions
 
 CLASS = '''\
@@ -46,3 +48,14 @@ def test_what_a_wheel_holds_twice_is_there_once(tmp_path: Path) -> None:
     assert (tmp_path / "lib.so.0.1").readlink() == Path("lib.so")
     assert (tmp_path / "lib.so.0").read_bytes() == data
     assert not (tmp_path / "other.so").is_symlink()
+
+
+def test_a_release_says_its_own_version_and_nothing_else_changes(tmp_path: Path) -> None:
+    module = tmp_path / "version.py"
+    before = Path(version.__file__).read_text()
+    module.write_text(before)
+    python_tree.stamp(module, "v1.99.0+pinnace7")
+    assert module.read_text() == before.replace(version.VERSION, "v1.99.0+pinnace7")
+    module.write_text("nothing of the kind\n")
+    with pytest.raises(python_tree.PythonError, match="says no version"):
+        python_tree.stamp(module, "v1.99.0+pinnace7")
