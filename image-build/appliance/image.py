@@ -47,29 +47,39 @@ def assemble(toolbox: Toolbox, parts: Parts, target: Path, say: Callable[[str], 
     made = Made(disk=target / "disk.img", boot=target / "boot.img")
     ramdisk = compress.ramdisk(toolbox, _ramdisk(parts))
     say(f"initial RAM disk: {len(ramdisk) / 1e6:.1f} MB")
-    fat.make(
-        toolbox,
-        made.boot,
-        size=sizes.boot * layouts.MIB,
-        label="BOOT",
-        serial=layouts.serial(name, parts.version, "boot"),
-        files=_boot_files(toolbox, parts, ramdisk),
-        epoch=parts.epoch,
-    )
+    make_boot(toolbox, parts, made.boot, ramdisk)
     config = target / "config.img"
-    fat.make(
-        toolbox,
-        config,
-        size=sizes.config * layouts.MIB,
-        label=_LABEL,
-        serial=layouts.serial(name, parts.version, "config"),
-        files=dict(_config_files(toolbox, parts)),
-        epoch=parts.epoch,
-    )
+    make_config(toolbox, parts, config)
     table = layouts.layout(name, parts.version, sizes)
     disk.write(made.disk, table, {"config": config, "boot-a": made.boot, "root-a": parts.root})
     say(f"disk: {table.sectors * 512 / 1e6:.0f} MB, {stored(made.disk) / 1e6:.0f} MB of it used")
     return made
+
+
+def make_boot(toolbox: Toolbox, parts: Parts, target: Path, ramdisk: bytes) -> None:
+    """The FAT that a slot is booted from, the same for both. Raises as :func:`assemble`."""
+    fat.make(
+        toolbox,
+        target,
+        size=layouts.sizes(parts.board.name).boot * layouts.MIB,
+        label="BOOT",
+        serial=layouts.serial(parts.board.name, parts.version, "boot"),
+        files=_boot_files(toolbox, parts, ramdisk),
+        epoch=parts.epoch,
+    )
+
+
+def make_config(toolbox: Toolbox, parts: Parts, target: Path) -> None:
+    """The FAT of the boot loader and of whoever owns the machine. Raises as :func:`assemble`."""
+    fat.make(
+        toolbox,
+        target,
+        size=layouts.sizes(parts.board.name).config * layouts.MIB,
+        label=_LABEL,
+        serial=layouts.serial(parts.board.name, parts.version, "config"),
+        files=dict(_config_files(toolbox, parts)),
+        epoch=parts.epoch,
+    )
 
 
 def _ramdisk(parts: Parts) -> bytes:

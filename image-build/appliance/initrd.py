@@ -37,8 +37,8 @@ DRIVERS = tuple(
 
 APPLETS = tuple(
     """
-    sh cat chroot echo find grep kill mkdir mkfifo modprobe mount od readlink reboot rm sleep sort
-    switch_root tail tr uevent watchdog
+    sh cat chroot dd echo find grep kill mkdir mkfifo modprobe mount od readlink reboot rm sed sleep
+    sort switch_root tail tr uevent umount watchdog
     """.split()
 )
 

@@ -17,8 +17,11 @@ A slot is good (``good_b=1``) once it was committed, and bad (``bad_b=1``) while
 after it was left; one that was installed and not tried yet is neither.
 
 A Raspberry Pi has no such counter: a committed slot that dies later is not left by itself there.
-Its try is a flag that only lives through an orderly reboot, so ``try`` is noted in
-``autoboot.txt`` and taken back by :func:`leave`, which asks for that reboot.
+Its firmware could be asked for one try (``tryboot``), but only by a kernel of its maker: Debian's
+has no way to tell it. So ``autoboot.txt`` names the slot to try as the one to start, and the RAM
+disk of that slot (``image-build/files/init``) takes it back before anything else: after a panic,
+a hang or a power cut the old one starts. A kernel that does not come as far as its RAM disk is
+tried again and again, until somebody writes the other number into the file on another computer.
 Source: GRUB's manual, "Environment block"; the Raspberry Pi documentation, "autoboot.txt".
 """
 
@@ -118,7 +121,7 @@ def change(loader: Bootloader, how: Callable[[State], State]) -> State:
 
 
 def leave(loader: Bootloader) -> Sequence[str]:
-    """The command that starts what was chosen; a try is spent with it where it must be."""
+    """The command that starts what was chosen."""
     state, command = loader.reboot(loader.read())
     loader.write(state)
     return command
@@ -194,7 +197,7 @@ class TryBoot:
         except OSError:
             return State()
         noted: dict[str, str] = {}
-        section = primary = ""
+        section = started = ""
         for line in lines:
             if line.startswith(_NOTE):
                 noted |= dict(_pairs(line.removeprefix(_NOTE).split()))
@@ -202,22 +205,24 @@ class TryBoot:
                 section = line.strip()
             elif section == "[all]" and line.startswith("boot_partition="):
                 number = line.partition("=")[2].strip()
-                primary = next((s for s, n in _PARTITIONS.items() if str(n) == number), "")
-        primary = primary or "a"
-        tried = noted.get("try", "")
+                started = next((s for s, n in _PARTITIONS.items() if str(n) == number), "")
+        # A note that the number contradicts is old: somebody chose a slot by hand.
+        is_tried = started in SLOTS and noted.get("try") == started
+        primary = other(started) if is_tried else started or "a"
         return State(
             primary=primary,
-            try_once=tried if tried in SLOTS and tried != primary else "",
+            try_once=started if is_tried else "",
             good=frozenset(noted.get("good", "")) & set(SLOTS) | {primary},
             bad=frozenset(noted.get("bad", "")) & set(SLOTS) - {primary},
         )
 
     def write(self, state: State) -> None:
         good, bad = ("".join(sorted(slots)) for slots in (state.good, state.bad))
+        started = state.try_once or state.primary
         text = (
             f"{_NOTE}good={good} bad={bad} try={state.try_once}\n"
-            f"[all]\ntryboot_a_b=1\nboot_partition={_PARTITIONS[state.primary]}\n"
-            f"[tryboot]\nboot_partition={_PARTITIONS[other(state.primary)]}\n"
+            f"[all]\ntryboot_a_b=1\nboot_partition={_PARTITIONS[started]}\n"
+            f"[tryboot]\nboot_partition={_PARTITIONS[other(started)]}\n"
         )
         content = text.encode().ljust(SECTOR, b"\n")
         try:
@@ -228,9 +233,7 @@ class TryBoot:
         _write_sector(self.path, content, self.unlock)
 
     def reboot(self, state: State) -> tuple[State, Sequence[str]]:
-        if not state.try_once:
-            return state, _REBOOT
-        return replace(state, try_once=""), (*_REBOOT, "--reboot-argument=0 tryboot")
+        return state, _REBOOT  # the RAM disk takes the try back
 
 
 def _variables(path: Path) -> dict[str, str]:

@@ -135,12 +135,11 @@ class ImageMachine:
         return path
 
     async def start(self) -> Slots:
-        """What the boot loader does, after a restart in good order where that has a part in it."""
+        """What the boot loader does; on a Raspberry Pi, the RAM disk of the slot that is tried."""
         state = self.loader.read()
-        argument = boot.leave(self.loader)[-1] if self.board == "rpi-arm64" else ""
-        self.trial = bool(state.try_once) if not argument else "tryboot" in argument
-        slot = (state.try_once if self.trial else "") or state.primary
-        if state.try_once and not argument:
+        self.trial = bool(state.try_once)
+        slot = state.try_once or state.primary
+        if state.try_once:
             boot.change(self.loader, boot.unchosen)
         return self.attach(slot)
 

@@ -203,9 +203,21 @@ def test_the_firmwares_file_is_as_its_documentation_wants_it(tmp_path: Path) -> 
     assert len(partition.content) == 512
 
 
-def test_a_try_is_spent_before_the_reboot_that_carries_it(tmp_path: Path) -> None:
-    loader = Partition(tmp_path).pi()
+def test_the_firmware_starts_what_is_tried_until_that_is_taken_back(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    loader = partition.pi()
     loader.write(State(try_once="b"))
-    assert boot.leave(loader) == ("systemctl", "reboot", "--reboot-argument=0 tryboot")
-    assert loader.read().try_once == ""
+    assert b"\n[all]\ntryboot_a_b=1\nboot_partition=3\n" in partition.content
     assert boot.leave(loader) == ("systemctl", "reboot")
+    assert loader.read() == State(try_once="b")
+    boot.change(loader, boot.unchosen)
+    assert b"\n[all]\ntryboot_a_b=1\nboot_partition=2\n" in partition.content
+
+
+def test_a_number_that_was_written_by_hand_is_believed(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    loader = partition.pi()
+    loader.write(State(try_once="b"))
+    text = partition.content.replace(b"boot_partition=3", b"boot_partition=2", 1)
+    loader.path.write_bytes(text)
+    assert loader.read() == State()
