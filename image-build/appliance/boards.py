@@ -109,7 +109,8 @@ RPI_ARM64 = Board(
     consoles=("ttyS1,115200n8", "ttyAMA0,115200n8", "tty0"),
     # The firmware of a Raspberry Pi turns the memory cgroup off.
     arguments=(*_ARGUMENTS, "cgroup_enable=memory", "cgroup_memory=1"),
-    modules=("drivers/net/wireless/broadcom/brcm80211/",),
+    # The screen as well: this firmware tells the kernel of none that it could use without a driver.
+    modules=("drivers/net/wireless/broadcom/brcm80211/", "drivers/gpu/drm/vc4/"),
     firmware=("firmware/brcm/", "firmware/cypress/", "firmware/regulatory.db"),
 )
 

@@ -57,6 +57,11 @@ def test_a_board_has_the_wireless_drivers_that_it_has_firmware_for(
     assert modules.wanted(f"kernel/drivers/net/wireless/{name}", board) is kept
 
 
+def test_a_raspberry_pi_has_the_driver_of_its_screen() -> None:
+    assert modules.wanted("kernel/drivers/gpu/drm/vc4/vc4.ko", boards.RPI_ARM64)
+    assert not modules.wanted("kernel/drivers/gpu/drm/v3d/v3d.ko", boards.RPI_ARM64)
+
+
 def test_what_a_kept_module_needs_stays_whatever_it_is() -> None:
     needs = modules.read_needs("a.ko: sound/b.ko c.ko\nsound/b.ko: c.ko\nc.ko:\nsound/d.ko:\n")
     assert modules.closure({"a.ko"}, needs) == {"a.ko", "sound/b.ko", "c.ko"}
