@@ -13,7 +13,7 @@ WORKERS ?= 2
 # The runtime, and static programs that become the images of a node without a registry.
 PACKAGES := containerd runc containernetworking-plugins nftables conntrack iproute2 busybox-static catatonit ca-certificates e2fsprogs mount python3-venv
 TEST_PACKAGES := dnsutils faketime dosfstools mtools
-VM_PACKAGES := qemu-system-x86 ovmf mtools dosfstools squashfs-tools openssh-client busybox-static
+VM_PACKAGES := qemu-system-x86 qemu-system-arm ovmf mtools dosfstools squashfs-tools openssh-client busybox-static
 BOARD ?= x86-64
 
 help: ## Show this list
