@@ -30,7 +30,7 @@ SYS_PROCESS_MADVISE = 440  # on every architecture
 MADV_PAGEOUT = 21
 _LARGEST_HOLE = 120 * 1024  # what is larger lies in a mapping of its own (M_MMAP_THRESHOLD)
 _SMALLEST_HOLE = 24
-_ADDRESSES = 1 << 47  # of a process on 64-bit machines
+_ADDRESSES = 1 << 56  # more than any processor gives to a process: x86-64 2^47, arm64 2^48 or 2^52
 # They run, and end, whatever else does.
 _RUNNING = frozenset({FrameType, GeneratorType, CoroutineType, AsyncGeneratorType})
 

@@ -79,6 +79,11 @@ def _run(program: str) -> str:
     return done.stdout.strip()
 
 
+def test_objects_are_reached_wherever_a_processor_puts_them() -> None:
+    highest = 0xFFFF_FFFF_FFFF  # of arm64; x86-64 ends at half of it
+    assert len(memory._counts()) > highest >> 2
+
+
 def test_a_process_works_as_before_once_settled() -> None:
     assert _run(LIVES_ON) == "well"
 
