@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -170,11 +171,15 @@ def config_in(folder: Path) -> Config:
     )
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 @asynccontextmanager
 async def fuzzed(folder: Path, *, authenticate: bool = False) -> AsyncIterator[Fuzzed]:
     """Serving on a free port, the default namespaces and roles made; users by name or for real."""
     config = config_in(folder)
-    pki = await asyncio.to_thread(ensure_pki, config, assemble.now())
+    pki = await asyncio.to_thread(ensure_pki, config, now())
     base = assemble.foundation(config, pki, MemoryStore())
     await base.cache.load(base.store)
     parts = assemble.parts(base)
@@ -191,7 +196,7 @@ async def fuzzed(folder: Path, *, authenticate: bool = False) -> AsyncIterator[F
         client=client,
         reads=base.cache,
         feed=base.cache,
-        clock=LoopClock(assemble.now),
+        clock=LoopClock(now),
         kinds=base.kinds,
     )
     listener = Listener(api, tls=None)
