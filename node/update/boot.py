@@ -133,7 +133,7 @@ def loader_of(board: str, folder: Path = partition.FOLDER) -> Bootloader:
 
     if board.startswith("rpi-"):
         return TryBoot(folder / "autoboot.txt", unlock)
-    return GrubEnv(folder / "EFI/BOOT/grubenv", unlock)
+    return GrubEnv(folder / "grubenv", unlock)
 
 
 @dataclass(frozen=True, slots=True)

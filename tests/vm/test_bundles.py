@@ -150,7 +150,7 @@ def test_rauc_and_the_kernel_refuse_what_nobody_had_checked(bench: Lab) -> None:
         assert said["reason"] == name.partition("-")[0], said
         assert said["bad"], said
     assert bench.digest() == before
-    state = bench.machine.run("cat /boot/pinnace/EFI/BOOT/grubenv")
+    state = bench.machine.run("cat /boot/pinnace/grubenv")
     assert "\nprimary=a\n" in state
     assert "\ntry=\n" in state
     assert "\nbad_b=1\n" in state
@@ -244,4 +244,4 @@ def test_a_slot_that_starts_nothing_is_left_by_the_boot_loader(bench: Lab) -> No
     machine.until("Slot b cannot be loaded", 300, since=since)
     machine.wait_shell(300)
     assert machine.run("cat /run/pinnace-boot/slot; ls /run/pinnace-boot").split()[0] == "a"
-    assert "\ntry=\n" in machine.run("cat /boot/pinnace/EFI/BOOT/grubenv")
+    assert "\ntry=\n" in machine.run("cat /boot/pinnace/grubenv")

@@ -85,7 +85,7 @@ class ImageMachine:
         config.joinpath("EFI/BOOT").mkdir(parents=True, exist_ok=True)
         if self.board == "rpi-arm64":
             return boot.TryBoot(config / "autoboot.txt", self._unlock)
-        return boot.GrubEnv(config / "EFI/BOOT/grubenv", self._unlock)
+        return boot.GrubEnv(config / "grubenv", self._unlock)
 
     @contextlib.contextmanager
     def _unlock(self) -> Iterator[None]:

@@ -62,3 +62,10 @@ def test_the_configuration_uses_only_commands_that_are_built_in() -> None:
         words = [word.rstrip(";") for word in line.split() if word not in ("if", "elif")] or [""]
         first = words[0][:1] if words[0].startswith("#") else words[0]
         assert first in syntax or provided[first] in grub.MODULES, line
+
+
+def test_the_node_writes_what_the_boot_loader_reads(tmp_path: Path) -> None:
+    loader = boot.loader_of("x86-64", tmp_path)
+    assert isinstance(loader, boot.GrubEnv)
+    place = loader.path.relative_to(tmp_path)
+    assert f"set state=$config/{place}\n" in TEMPLATE.read_text()
