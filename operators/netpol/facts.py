@@ -1,29 +1,18 @@
 """
 What watches tell becomes facts of the compiler.
 
-kopf tells of what was deleted only while it watches. After a gap it lists anew, and what
-then is missing has gone: hence :class:`Seen`.
+What was deleted while nobody watched is missing from the next listing: hence :class:`Seen`.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
 from operators.netpol.apply import Enforcer
 from operators.netpol.objects import labels_of, pod_of, policy_of, version_of
+from operators.sweep import Sweep
 
-LISTING_SECONDS = 5.0
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Of one kind, until nothing more came for a while."""
-
-    timer: asyncio.TimerHandle
-    keys: set[str]
 
 
 class Seen:
@@ -32,7 +21,7 @@ class Seen:
     def __init__(self, gone: Callable[[str], None]) -> None:
         self._gone = gone
         self._keys: set[str] = set()
-        self._listing: _Listing | None = None
+        self._listings = Sweep(self._sweep)
 
     def note(self, key: str, event_type: str | None) -> None:
         """``event_type`` None: it came in a listing."""
@@ -40,17 +29,9 @@ class Seen:
             self._keys.discard(key)
             return
         self._keys.add(key)
-        if event_type is None:
-            if self._listing:
-                self._listing.timer.cancel()
-            timer = asyncio.get_running_loop().call_later(LISTING_SECONDS, self._sweep)
-            self._listing = _Listing(timer, self._listing.keys if self._listing else set())
-        if self._listing:
-            self._listing.keys.add(key)
+        self._listings.seen(key, listed=event_type is None)
 
-    def _sweep(self) -> None:
-        assert self._listing is not None
-        found, self._listing = self._listing.keys, None
+    def _sweep(self, found: set[str]) -> None:
         for key in self._keys - found:
             self._gone(key)
         self._keys &= found

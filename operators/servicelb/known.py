@@ -1,24 +1,15 @@
 """
 What is known of Services, Nodes, EndpointSlices, Pods and DaemonSets, by kind and key.
 
-kopf tells of what was deleted only while it watches. After a gap it lists anew, and
-what then is missing has gone: hence :meth:`Known.seen`.
+What was deleted while nobody watched is missing from the next listing: :mod:`operators.sweep`.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-LISTING_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Of one kind, until nothing more came for a while."""
-
-    timer: asyncio.TimerHandle
-    keys: set[str]
+from operators.sweep import Sweep
 
 
 class Known:
@@ -33,7 +24,7 @@ class Known:
         self.slices: dict[str, Any] = {}
         self.pods: dict[str, Any] = {}
         self.daemonsets: dict[str, Any] = {}
-        self._listings: dict[int, _Listing] = {}
+        self._sweeps: dict[int, Sweep] = {}
 
     def put(self, kind: dict[str, Any], key: str, facts: Any) -> None:
         """``facts`` None: of no interest."""
@@ -51,20 +42,13 @@ class Known:
             self._changed()
 
     def seen(self, kind: dict[str, Any], key: str, *, listed: bool) -> None:
-        """``listed``: ``key`` came in a listing; otherwise in a watch, and is there too."""
-        under_way = self._listings.get(id(kind))
-        if listed:
-            if under_way:
-                under_way.timer.cancel()
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(LISTING_SECONDS, self._sweep, kind)
-            under_way = _Listing(timer, under_way.keys if under_way else set())
-            self._listings[id(kind)] = under_way
-        if under_way:
-            under_way.keys.add(key)
+        """``listed``: see :meth:`operators.sweep.Sweep.seen`."""
+        sweep = self._sweeps.get(id(kind))
+        if sweep is None:
+            sweep = self._sweeps[id(kind)] = Sweep(partial(self._sweep, kind))
+        sweep.seen(key, listed=listed)
 
-    def _sweep(self, kind: dict[str, Any]) -> None:
-        found = self._listings.pop(id(kind)).keys
+    def _sweep(self, kind: dict[str, Any], found: set[str]) -> None:
         gone = [key for key in kind if key not in found]
         for key in gone:
             del kind[key]

@@ -1,28 +1,19 @@
 """
 What is known of plans and nodes, as the watches tell it and as our own writes were answered.
 
-kopf tells of what was deleted only while it watches. After a gap it lists anew, and what then is
-missing has gone: hence :meth:`Known.seen`. A heartbeat changes nothing here and costs no look.
+What was deleted while nobody watched is missing from the next listing: :mod:`operators.sweep`.
+A heartbeat changes nothing here and costs no look.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from operators.sweep import Sweep
 from operators.upgrade.objects import Node, node_of
 from operators.upgrade.spec import Plan, plan_of
 
-LISTING_SECONDS = 5.0
 Body = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """Of one kind, until nothing more came for a while."""
-
-    timer: asyncio.TimerHandle
-    keys: set[str]
 
 
 class Known:
@@ -33,7 +24,7 @@ class Known:
         self.synced = False  # plans and nodes were listed once
         self.plans: dict[str, Plan] = {}
         self.nodes: dict[str, Node] = {}
-        self._listings: dict[int, _Listing] = {}
+        self._sweeps: dict[int, Sweep] = {}
 
     @property
     def idle(self) -> bool:
@@ -77,19 +68,12 @@ class Known:
             self.look_at_all()
 
     def seen(self, kind: dict[str, Any], key: str, *, listed: bool) -> None:
-        """``listed``: ``key`` came in a listing; otherwise in a watch, and is there too."""
-        under_way = self._listings.get(id(kind))
-        if listed:
-            if under_way:
-                under_way.timer.cancel()
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(LISTING_SECONDS, self._sweep, kind)
-            under_way = _Listing(timer, under_way.keys if under_way else set())
-            self._listings[id(kind)] = under_way
-        if under_way:
-            under_way.keys.add(key)
+        """``listed``: see :meth:`operators.sweep.Sweep.seen`."""
+        sweep = self._sweeps.get(id(kind))
+        if sweep is None:
+            sweep = self._sweeps[id(kind)] = Sweep(partial(self._sweep, kind))
+        sweep.seen(key, listed=listed)
 
-    def _sweep(self, kind: dict[str, Any]) -> None:
-        found = self._listings.pop(id(kind)).keys
+    def _sweep(self, kind: dict[str, Any], found: set[str]) -> None:
         for key in [key for key in kind if key not in found]:
             self.drop(kind, key)

@@ -118,6 +118,5 @@ class PackageMachine:
         assert found is not None
         return found
 
-    def cut_after(self, writes: int) -> bool:
+    def cut_after(self, writes: int) -> None:
         self.power.left = writes
-        return True

@@ -216,6 +216,5 @@ class FakeMachine:
     def _restarted(self) -> None:
         self.restarts += 1
 
-    def cut_after(self, writes: int) -> bool:
+    def cut_after(self, writes: int) -> None:
         self.power.left = writes
-        return True

@@ -168,9 +168,8 @@ class ImageMachine:
             budget=self.budget,
         )
 
-    def cut_after(self, writes: int) -> bool:
+    def cut_after(self, writes: int) -> None:
         self.budget.write_text(str(writes))
-        return True
 
 
 def _told(*command: str) -> str:

@@ -131,7 +131,7 @@ def test_the_question_holds_all_that_rules_depend_on() -> None:
 
 
 async def test_what_a_listing_lacks_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.netpol.facts.LISTING_SECONDS", 0.01)
+    monkeypatch.setattr("operators.sweep.LISTING_SECONDS", 0.01)
     gone: list[str] = []
     seen = Seen(gone.append)
     for key in ("a", "b", "c"):

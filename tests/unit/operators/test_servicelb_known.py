@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from operators.servicelb import known as known_module
+from operators import sweep
 from operators.servicelb.known import Known
 
 
@@ -23,7 +23,7 @@ def test_changes_count_only_once_everything_was_listed() -> None:
 
 
 async def test_what_a_new_listing_lacks_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module, "LISTING_SECONDS", 0.02)
+    monkeypatch.setattr(sweep, "LISTING_SECONDS", 0.02)
     swept = asyncio.Event()
     known = Known(swept.set)
     for name in ("kept", "gone", "new"):
@@ -42,7 +42,7 @@ async def test_what_a_new_listing_lacks_is_gone(monkeypatch: pytest.MonkeyPatch)
 async def test_a_listing_that_lacks_nothing_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(known_module, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "LISTING_SECONDS", 0.0)
     told: list[str] = []
     known = Known(lambda: told.append("changed"))
     known.put(known.nodes, "a", 1)
