@@ -2,21 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from controlplane.api.customresources.serve import CustomKinds
-from controlplane.controllers import customresources
 from controlplane.deploy.definitions import ensure_crds
-from controlplane.objects.facts import schema_by_name
-from controlplane.reconcile.clock import LoopClock
-from controlplane.reconcile.loop import Loop
 from operators.client import MERGE_PATCH, ApiError
-from tests.fakes.api_server import Served, listening
+from tests.fakes.api_server import Served, defining, listening
 
 Object = dict[str, Any]
 
@@ -87,30 +81,10 @@ async def api() -> AsyncIterator[tuple[Served, HttpClient]]:
 @asynccontextmanager
 async def custom(*kinds: tuple[str, str]) -> AsyncIterator[tuple[Served, HttpClient]]:
     """The same with the definitions of a node; ``kinds`` (apiVersion, kind) are served by then."""
-    async with api() as (served, client):
+    async with api() as (served, client), defining(served):
         parts = served.parts
-        CustomKinds(
-            parts.kinds,
-            parts.schemas,
-            metadata=schema_by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"),
-            changed=served.api.kinds_changed,
-        ).follow(parts.cache)
-        loop = Loop(
-            [customresources.CONTROLLER],
-            client=served.client,
-            reads=parts.cache,
-            feed=parts.cache,
-            clock=LoopClock(lambda: datetime(2026, 1, 1, tzinfo=UTC)),
-            kinds=parts.kinds,
-        )
-        task = asyncio.ensure_future(loop.run())
-        try:
-            await ensure_crds(served.client)
-            async with asyncio.timeout(20):
-                while not all(parts.kinds.by_kind(*kind) for kind in kinds):
-                    await parts.cache.wait_for(parts.cache.revision + 1)
-            yield served, client
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await ensure_crds(served.client)
+        async with asyncio.timeout(20):
+            while not all(parts.kinds.by_kind(*kind) for kind in kinds):
+                await parts.cache.wait_for(parts.cache.revision + 1)
+        yield served, client

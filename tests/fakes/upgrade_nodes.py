@@ -12,29 +12,23 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from controlplane.api.customresources.serve import CustomKinds
 from controlplane.client.base import PatchType
-from controlplane.controllers import customresources
 from controlplane.deploy.definitions import ensure_crds
 from controlplane.objects.errors import StatusError
-from controlplane.objects.facts import schema_by_name
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import EVENTS, NAMESPACES, NODES
-from controlplane.reconcile.clock import LoopClock
-from controlplane.reconcile.loop import Loop
 from operators.client import ApiError
 from operators.queue import Queue
 from operators.upgrade.apply import Upgrades
 from operators.upgrade.base import Drained, Offer, Verdict
 from operators.upgrade.known import Known
 from operators.upgrade.observe import Observer, Tools
-from tests.fakes.api_server import Served, serving
+from tests.fakes.api_server import Served, defining, serving
 from tests.fakes.clock import START
 from tests.fakes.upgrade import SERVER
 from tests.fakes.upgrade_agent import V2, Agent, request_of
 
 Object = dict[str, Any]
-META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 PLANS = Resource("upgrade.pinnace.dev", "v1", "upgradeplans", False)
 KINDS = {"nodes": NODES, "upgradeplans": PLANS, "events": EVENTS}
 
@@ -314,34 +308,14 @@ class World:
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    async with serving() as served:
+    async with serving() as served, defining(served):
         parts = served.parts
-        CustomKinds(
-            parts.kinds,
-            parts.schemas,
-            metadata=schema_by_name(META),
-            changed=served.api.kinds_changed,
-        ).follow(parts.cache)
-        loop = Loop(
-            [customresources.CONTROLLER],
-            client=served.client,
-            reads=parts.cache,
-            feed=parts.cache,
-            clock=LoopClock(lambda: START),
-            kinds=parts.kinds,
-        )
-        task = asyncio.ensure_future(loop.run())
+        await served.client.create(NAMESPACES, {"metadata": {"name": "default"}})
+        await ensure_crds(served.client)
+        while not parts.kinds.by_kind("upgrade.pinnace.dev/v1", "UpgradePlan"):
+            await parts.cache.wait_for(parts.cache.revision + 1)
+        made = World(served)
         try:
-            await served.client.create(NAMESPACES, {"metadata": {"name": "default"}})
-            await ensure_crds(served.client)
-            while not parts.kinds.by_kind("upgrade.pinnace.dev/v1", "UpgradePlan"):
-                await parts.cache.wait_for(parts.cache.revision + 1)
-            made = World(served)
-            try:
-                yield made
-            finally:
-                await made.stop()
+            yield made
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await made.stop()

@@ -16,15 +16,12 @@ import yaml
 
 from charts import PACKAGED as CHARTS
 from charts import file_name, write_packaged
-from controlplane.api.customresources.serve import CustomKinds
 from controlplane.client.base import PatchType
 from controlplane.deploy.folder import PACKAGED
-from controlplane.objects.facts import schema_by_name
 from controlplane.objects.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
-from tests.fakes.api_server import Served, serving
+from tests.fakes.api_server import Served, follow_definitions, serving
 from tests.unit.charts.conftest import ROOT, Draw
 
-META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 LINT = """
 import json, sys, helm_python
 print(json.dumps([helm_python.lint(path, strict=True)["errors"] for path in sys.argv[1:]]))
@@ -106,13 +103,7 @@ async def put(served: Served, item: dict[str, Any]) -> None:
 )
 async def test_what_the_charts_give_is_taken_by_the_api(draw: Draw, values: str) -> None:
     async with serving() as served:
-        parts = served.parts
-        CustomKinds(
-            parts.kinds,
-            parts.schemas,
-            metadata=schema_by_name(META),
-            changed=served.api.kinds_changed,
-        ).follow(parts.cache)
+        follow_definitions(served)
         for name in ("default", "kube-system"):
             await served.client.create(NAMESPACES, {"metadata": {"name": name}})
         for definition in draw("traefik-crd"):

@@ -7,22 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from controlplane.api.customresources.serve import CustomKinds
 from controlplane.client.base import PatchType
-from controlplane.controllers import customresources
 from controlplane.deploy import definitions
 from controlplane.deploy.definitions import ADDONS, ensure_crds
 from controlplane.deploy.deployer import Deployer, Packaged
 from controlplane.deploy.manifest import parse
 from controlplane.deploy.objects import KEEP_LABEL
-from controlplane.objects.facts import schema_by_name
 from controlplane.objects.kinds import Resource
 from controlplane.objects.resources import CONFIG_MAPS, EVENTS, NAMESPACES
 from controlplane.reconcile.clock import LoopClock
-from controlplane.reconcile.loop import Loop
-from tests.fakes.api_server import Served, serving
+from tests.fakes.api_server import Served, defining, serving
 
-META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 PACKAGED = Path(definitions.__file__).parent / "packaged"
 CHARTS = Resource("helm.cattle.io", "v1", "helmcharts", True)
 
@@ -34,29 +29,10 @@ def clock() -> LoopClock:
 @asynccontextmanager
 async def cluster() -> AsyncIterator[Served]:
     """An API that also serves custom resources."""
-    async with serving() as served:
-        parts = served.parts
-        CustomKinds(
-            parts.kinds,
-            parts.schemas,
-            metadata=schema_by_name(META),
-            changed=served.api.kinds_changed,
-        ).follow(parts.cache)
-        loop = Loop(
-            [customresources.CONTROLLER],
-            client=served.client,
-            reads=parts.cache,
-            feed=parts.cache,
-            clock=clock(),
-            kinds=parts.kinds,
-        )
-        task = asyncio.ensure_future(loop.run())
+    async with serving() as served, defining(served):
         for name in ("default", "kube-system"):
             await served.client.create(NAMESPACES, {"metadata": {"name": name}})
-        try:
-            yield served
-        finally:
-            await _cancelled(task)
+        yield served
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:
