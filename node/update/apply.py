@@ -11,11 +11,12 @@ from typing import Any
 
 from controlplane.client.base import Unreachable
 from controlplane.objects.errors import StatusError
-from node.update import place, plan
+from node.update import place, steps
 from node.update.base import Bundle, InstallError, RefusedError, Slots
 from node.update.download import Downloads, Wanted
-from node.update.plan import AgentStep, Done, Failed, Health, Outcome
+from node.update.plan import Health
 from node.update.state import Phase, State
+from node.update.steps import AgentStep, Done, Failed, Outcome
 
 LOG = logging.getLogger(__name__)
 _LOOKS, _LOOK_PAUSE = 5, 3.0
@@ -62,22 +63,22 @@ class Performer:
 
     async def _do(self, step: AgentStep, state: State, *, by_hand: bool) -> Any:
         match step:
-            case plan.Download():
+            case steps.Download():
                 return await self._downloads.fetch(_wanted(state), self._progress)
-            case plan.Check():
+            case steps.Check():
                 return (await self._checked(state)).version
-            case plan.Install():
+            case steps.Install():
                 return await self._install(state)
-            case plan.Look():
+            case steps.Look():
                 return await self._looked()
-            case plan.Commit():
+            case steps.Commit():
                 return await self._commit(by_hand=by_hand)
-            case plan.GiveUp():
+            case steps.GiveUp():
                 return await self._give_up(state)
-            case plan.Restart():
+            case steps.Restart():
                 await self._slots.restart()
                 return await asyncio.sleep(_RESTART_SECONDS)  # it ends us
-            case plan.Cancel():
+            case steps.Cancel():
                 return await asyncio.to_thread(self._downloads.drop)
             case _:
                 return None

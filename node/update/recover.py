@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from node.config import datastore
 from node.host.files import write_atomic
-from node.update import place, plan
+from node.update import place, plan, steps
 from node.update.base import InstallError, RefusedError, Slots
 from node.update.place import Moment
-from node.update.plan import Done, Facts, Failed, Kept, LoneStep, Outcome, Taken
+from node.update.plan import Facts
 from node.update.rest import UNTOLD, VOID
 from node.update.snapshot import Datastore, file_name
 from node.update.state import ENDS, Failure, Phase, Records, State, stamp
+from node.update.steps import Done, Failed, Kept, LoneStep, Outcome, Taken
 
 LOG = logging.getLogger(__name__)
 # Exit codes: the children may be started; so they may, and no snapshot is good any more; the
@@ -92,11 +93,11 @@ class Alone:
             decision = plan.decide_alone(facts)
             state = self._save(state, decision.state, facts)
             step = decision.step
-            if isinstance(step, plan.Start) or state is None:
+            if isinstance(step, steps.Start) or state is None:
                 return True
             LOG.info("update to %s: %s", state.request.version, type(step).__name__)
             outcome = await self._perform(step, state, facts)
-            if isinstance(step, plan.Restart) and (
+            if isinstance(step, steps.Restart) and (
                 isinstance(outcome, Done) or state.phase is Phase.TRIAL
             ):
                 # A trial that cannot be left now is left by the next who comes here.
@@ -145,25 +146,25 @@ class Alone:
 
     async def _do(self, step: LoneStep, state: State, facts: Facts) -> Any:
         match step:
-            case plan.Snapshot():
+            case steps.Snapshot():
                 if self._elsewhere:
                     return None
                 name = file_name(f"{facts.running.version}-{facts.now:%Y%m%d%H%M%S}")
                 return self._store.take(name)
-            case plan.TryOnce():
+            case steps.TryOnce():
                 return await self._try_once(state)
-            case plan.CancelTry():
+            case steps.CancelTry():
                 return await self._slots.cancel_try()
-            case plan.Restart():
+            case steps.Restart():
                 return await self._slots.restart()
-            case plan.Restore():
+            case steps.Restore():
                 return self._store.restore(state.snapshot, file_name(state.kept))
-            case plan.MarkFailed(version):
+            case steps.MarkFailed(version):
                 if version:
                     failure = Failure(at=stamp(facts.now), reason=state.message)
                     self._records.remember_failed(version, failure)
                 return await self._slots.mark_bad()
-            case plan.Start():
+            case steps.Start():
                 return None
 
     async def _try_once(self, state: State) -> None:

@@ -17,19 +17,20 @@ from controlplane.client.base import Client
 from controlplane.client.cache import Cache
 from controlplane.client.http import from_kubeconfig
 from controlplane.objects.resources import NODES
-from node.update import place, plan
+from node.update import place, plan, steps
 from node.update import request as requests
 from node.update.apply import Performer
 from node.update.base import Slots
 from node.update.download import Downloads
 from node.update.gate import OURS, Gate, Scope, healthy_now, wanted
-from node.update.plan import AgentStep, Facts, Health, Outcome
+from node.update.plan import Facts, Health
 from node.update.recover import conclude
 from node.update.report import Reporter, complaint, report
 from node.update.request import Request
 from node.update.rest import UNTOLD
 from node.update.snapshot import Datastore
 from node.update.state import Failure, Phase, Records, State, stamp
+from node.update.steps import AgentStep, Outcome
 from node.update.watch import Surroundings
 
 LOG = logging.getLogger(__name__)
@@ -102,16 +103,16 @@ class Updater:
                 if state is None and self._complaint is not None:
                     self._tell(State(request=Request(version=""), phase=Phase.REFUSED), facts)
                 match decision.step:
-                    case plan.Wait(until):
+                    case steps.Wait(until):
                         is_idle = state is None or (state.has_ended and until is None)
                         if is_idle and not self._around.stirred.is_set():
                             return True
                         await self._wait(until, facts)
-                    case plan.StopNode():
+                    case steps.StopNode():
                         await self._reporter.said(_TELL_WITHIN)
                         self._around.hand_over()
                         return False
-                    case plan.Report():
+                    case steps.Report():
                         pass
                     case _:
                         state = await self._perform(decision.step, slots, state, facts)
@@ -133,7 +134,7 @@ class Updater:
             progress=self._on_loop(),
             remember=self._remember,
         )
-        if isinstance(step, plan.Cancel) or state is None:
+        if isinstance(step, steps.Cancel) or state is None:
             self.asked, self.order = None, ""
             if self._state is not None and self._state.request.plan:
                 self._reporter.say(None)
@@ -143,11 +144,11 @@ class Updater:
         self._percent = 0
         work = performer.perform(step, state, by_hand=self.order == "commit")
         outcome = await self._unless_cancelled(work, state)
-        self.order = "" if isinstance(step, plan.Commit) else self.order
+        self.order = "" if isinstance(step, steps.Commit) else self.order
         if outcome is None:
             return state
         after = plan.after(state, step, outcome, replace(facts, now=self._around.now()))
-        if isinstance(outcome, plan.Failed):
+        if isinstance(outcome, steps.Failed):
             LOG.warning("%s: %s", type(step).__name__, outcome.message)
             if not after.has_ended:
                 await asyncio.sleep(_PAUSE)

@@ -20,7 +20,7 @@ from typing import Any
 from node.host.files import sync_directory, write_atomic
 from node.update import kept
 from node.update.base import InstallError
-from node.update.plan import Kept, Taken
+from node.update.steps import Kept, Taken
 
 LOG = logging.getLogger(__name__)
 _SPARE_BYTES = 16 << 20  # to be left for the node after a copy

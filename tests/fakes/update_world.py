@@ -14,14 +14,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from node.update import plan
+from node.update import plan, steps
 from node.update.base import InstallError, RefusedError
 from node.update.place import Moment
-from node.update.plan import Done, Facts, Failed, Health, Kept, Outcome, Taken
+from node.update.plan import Facts, Health
 from node.update.recover import Alone, conclude
 from node.update.request import Request
 from node.update.rest import mark_void, needs_one_alone
 from node.update.state import Failure, Phase, Records, State
+from node.update.steps import Done, Failed, Kept, Outcome, Taken
 from tests.conformance.slots import PowerCut
 from tests.fakes.slots import FakeMachine, FolderSlots, Power
 
@@ -130,7 +131,7 @@ class World:
     boots: int = 0
     safe: set[int] = field(default_factory=set)  # acknowledged by a version that was no trial
     tried: set[int] = field(default_factory=set)  # acknowledged by a trial
-    steps: list[str] = field(default_factory=list)  # what was performed
+    performed: list[str] = field(default_factory=list)  # what was performed
     healthy_since: float | None = None
     _last: int = 0
 
@@ -206,14 +207,14 @@ class World:
             facts = await self._facts(slots, state)
             decision = plan.decide(facts)
             state = self._save(state, decision.state, facts)
-            if isinstance(decision.step, plan.StopNode):
-                self.steps.append("StopNode")
+            if isinstance(decision.step, steps.StopNode):
+                self.performed.append("StopNode")
                 return ticks
-            if decision.step == plan.Wait() and (state is None or state.has_ended):
+            if decision.step == steps.Wait() and (state is None or state.has_ended):
                 return 0
-            if isinstance(decision.step, plan.Wait | plan.Report | plan.Cancel) or state is None:
+            if isinstance(decision.step, steps.Wait | steps.Report | steps.Cancel) or state is None:
                 continue
-            self.steps.append(type(decision.step).__name__)
+            self.performed.append(type(decision.step).__name__)
             outcome = await self._perform(decision.step, slots, state)
             if self._restarting:
                 return ticks
@@ -252,25 +253,25 @@ class World:
             conclude(self.records, self.store, state, facts)
         return state
 
-    async def _perform(self, step: plan.AgentStep, slots: FolderSlots, state: State) -> Outcome:
+    async def _perform(self, step: steps.AgentStep, slots: FolderSlots, state: State) -> Outcome:
         path = Path(state.request.url)
         try:
             match step:
-                case plan.Check():
+                case steps.Check():
                     return Done((await slots.check(path)).version)
-                case plan.Install():
+                case steps.Install():
                     await slots.install(await slots.check(path), lambda _: None)
-                case plan.Look():
+                case steps.Look():
                     return Done(["Deployment/one"])
-                case plan.Commit():
+                case steps.Commit():
                     await slots.commit()
-                case plan.GiveUp() if state.phase is Phase.SWITCHING:
+                case steps.GiveUp() if state.phase is Phase.SWITCHING:
                     await slots.cancel_try()
-                case plan.GiveUp():
+                case steps.GiveUp():
                     failure = Failure(at="", reason=state.message)
                     self.records.remember_failed(state.request.version, failure)
                     await slots.mark_bad()
-                case plan.Restart():
+                case steps.Restart():
                     await slots.restart()
                 case _:
                     pass

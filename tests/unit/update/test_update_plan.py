@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from node.update import plan
+from node.update import plan, steps
 from node.update.base import Slot
-from node.update.plan import Done, Facts, Failed, Health, Kept, Taken
+from node.update.plan import Facts, Health
 from node.update.request import Request
 from node.update.state import Failure, Phase, State, Step
+from node.update.steps import Done, Failed, Kept, Taken
 from node.update.version import parse
 
 NOW = datetime(2026, 11, 24, 14, tzinfo=UTC)
@@ -54,18 +55,18 @@ def refused(found: Facts) -> str:
     decision = plan.decide(found)
     assert decision.state is not None
     assert decision.state.phase is Phase.REFUSED
-    assert decision.step == plan.Report()
+    assert decision.step == steps.Report()
     assert decision.state.message
     return decision.state.reason
 
 
 def test_nothing_is_done_where_nothing_is_asked() -> None:
-    assert plan.decide(facts(request=None)) == plan.Decision(None, plan.Wait())
+    assert plan.decide(facts(request=None)) == steps.Decision(None, steps.Wait())
 
 
 def test_a_request_begins_with_the_download() -> None:
     decision = plan.decide(facts())
-    assert decision.step == plan.Download()
+    assert decision.step == steps.Download()
     assert decision.state is not None
     assert (decision.state.from_slot, decision.state.to_slot) == ("a", "b")
     assert decision.state.times == {"Downloading": "2026-11-24T14:00:00Z"}
@@ -92,7 +93,7 @@ def test_a_version_that_failed_is_refused_until_told_otherwise() -> None:
     assert "2026-11-23T10:00:00Z" in message
     assert "node pi is not Ready" in message
     again = facts(failed=failed, request=replace(ASKED, retry_failed=True))
-    assert plan.decide(again).step == plan.Download()
+    assert plan.decide(again).step == steps.Download()
 
 
 def test_without_a_snapshot_an_update_needs_permission() -> None:
@@ -100,26 +101,26 @@ def test_without_a_snapshot_an_update_needs_permission() -> None:
     assert refused(found) == "NoSnapshot"
     assert "etcd" in plan.decide(found).state.message  # type: ignore[union-attr]
     allowed = replace(ASKED, without_snapshot=True)
-    assert plan.decide(facts(elsewhere="etcd", request=allowed)).step == plan.Download()
+    assert plan.decide(facts(elsewhere="etcd", request=allowed)).step == steps.Download()
 
 
 def test_a_version_that_is_there_is_not_fetched_again() -> None:
     decision = plan.decide(facts(other=B))
-    assert decision.step == plan.Look()
-    assert plan.decide(facts(other=replace(B, bad=True))).step == plan.Download()
+    assert decision.step == steps.Look()
+    assert plan.decide(facts(other=replace(B, bad=True))).step == steps.Download()
 
 
 def test_an_answered_request_is_not_begun_again() -> None:
     ended = State(request=ASKED, phase=Phase.FAILED)
-    assert plan.decide(facts(state=ended)) == plan.Decision(ended, plan.Wait())
+    assert plan.decide(facts(state=ended)) == steps.Decision(ended, steps.Wait())
     again = facts(state=ended, request=replace(ASKED, attempt=2))
-    assert plan.decide(again).step == plan.Download()
+    assert plan.decide(again).step == steps.Download()
 
 
 @pytest.mark.parametrize("phase", [Phase.DOWNLOADING, Phase.INSTALLING, Phase.INSTALLED])
 def test_a_request_that_is_taken_away_before_the_switch_is_cancelled(phase: Phase) -> None:
     state = State(request=ASKED, phase=phase, has_looked=True)
-    cancelled = plan.Decision(None, plan.Cancel())
+    cancelled = steps.Decision(None, steps.Cancel())
     assert plan.decide(facts(state=state, request=None, other=B)) == cancelled
     other = replace(ASKED, uid="another")
     assert plan.decide(facts(state=state, request=other, other=B)) == cancelled
@@ -130,31 +131,31 @@ def test_a_request_that_is_taken_away_later_is_not(phase: Phase) -> None:
     found = trial(request=None)
     assert found.state is not None
     decision = plan.decide(replace(found, state=replace(found.state, phase=phase)))
-    assert decision.step != plan.Cancel()
+    assert decision.step != steps.Cancel()
     assert decision.state is not None
 
 
 def test_stage_install_waits_for_the_stage_switch() -> None:
     asked = replace(ASKED, stage="install")
     state = State(request=asked, phase=Phase.INSTALLED, has_looked=True)
-    assert plan.decide(facts(state=state, request=asked, other=B)).step == plan.Wait()
+    assert plan.decide(facts(state=state, request=asked, other=B)).step == steps.Wait()
     switched = plan.decide(facts(state=state, request=replace(asked, stage="switch"), other=B))
-    assert switched.step == plan.StopNode()
+    assert switched.step == steps.StopNode()
     assert switched.state is not None
     assert (switched.state.phase, switched.state.step) == (Phase.SWITCHING, Step.STOP)
 
 
 def test_a_bundle_of_another_version_than_asked_for_is_refused() -> None:
     state = State(request=ASKED, phase=Phase.INSTALLING)
-    after = plan.after(state, plan.Check(), Done(parse(V3)), facts(state=state))
+    after = plan.after(state, steps.Check(), Done(parse(V3)), facts(state=state))
     assert (after.phase, after.reason) == (Phase.REFUSED, "WrongVersion")
 
 
 def test_a_person_learns_from_the_bundle_which_version_it_is() -> None:
     state = State(request=Request(version="", uid="local"), phase=Phase.INSTALLING)
-    after = plan.after(state, plan.Check(), Done(parse(V3)), facts(state=state))
+    after = plan.after(state, steps.Check(), Done(parse(V3)), facts(state=state))
     assert (after.request.version, after.step) == (V3, Step.CHECKED)
-    old = plan.after(state, plan.Check(), Done(parse("v1.36.2+pinnace1")), facts(state=state))
+    old = plan.after(state, steps.Check(), Done(parse("v1.36.2+pinnace1")), facts(state=state))
     assert (old.phase, old.reason) == (Phase.REFUSED, "Downgrade")
 
 
@@ -163,20 +164,20 @@ def test_a_person_learns_from_the_bundle_which_version_it_is() -> None:
 
 def test_a_trial_is_committed_after_the_soak_time() -> None:
     waiting = plan.decide(trial(uptime=179.0))
-    assert waiting.step == plan.Wait(180.0)
-    assert plan.decide(trial(uptime=180.0)).step == plan.Commit()
+    assert waiting.step == steps.Wait(180.0)
+    assert plan.decide(trial(uptime=180.0)).step == steps.Commit()
 
 
 def test_an_interruption_begins_the_soak_time_anew() -> None:
     found = trial(uptime=185.0, health=Health(is_ok=True, since=150.0))
-    assert plan.decide(found).step == plan.Wait(210.0)
+    assert plan.decide(found).step == steps.Wait(210.0)
 
 
 def test_with_checks_a_trial_is_committed_only_when_the_plan_says_so() -> None:
     asked = replace(ASKED, checks=True)
-    assert plan.decide(trial(asked=asked, request=asked, uptime=500.0)).step == plan.Wait(1000.0)
+    assert plan.decide(trial(asked=asked, request=asked, uptime=500.0)).step == steps.Wait(1000.0)
     passed = replace(asked, verdict="passed")
-    assert plan.decide(trial(asked=asked, request=passed, uptime=500.0)).step == plan.Commit()
+    assert plan.decide(trial(asked=asked, request=passed, uptime=500.0)).step == steps.Commit()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_with_checks_a_trial_is_committed_only_when_the_plan_says_so() -> None:
 )
 def test_a_trial_is_left(more: dict[str, Any], message: str) -> None:
     decision = plan.decide(trial(**more))
-    assert decision.step == plan.StopNode()
+    assert decision.step == steps.StopNode()
     assert decision.state is not None
     assert decision.state.step is Step.BACK
     assert message in decision.state.message
@@ -203,7 +204,7 @@ def test_a_trial_of_which_nobody_knows_is_judged_as_any_other() -> None:
     assert adopted is not None
     assert adopted.phase is Phase.TRIAL
     later = replace(found, state=adopted, uptime=200.0, health=Health(is_ok=True, since=110.0))
-    assert plan.decide(later).step == plan.Commit()
+    assert plan.decide(later).step == steps.Commit()
 
 
 def test_a_commit_whose_note_was_lost_is_found() -> None:
@@ -218,17 +219,17 @@ def test_a_commit_whose_note_was_lost_is_found() -> None:
 def test_a_switch_that_was_never_performed_is_given_up() -> None:
     found = switching(Step.TRY)
     decision = plan.decide(found)
-    assert decision.step == plan.GiveUp()
+    assert decision.step == steps.GiveUp()
     assert decision.state is not None
     after = plan.after(decision.state, decision.step, Done(), found)
     assert (after.phase, after.message) == (Phase.FAILED, "the switch was not performed")
-    assert plan.decide_alone(replace(found, state=after)).step == plan.Start()
+    assert plan.decide_alone(replace(found, state=after)).step == steps.Start()
 
 
 def test_a_trial_that_nobody_began_is_begun_by_the_agent() -> None:
     found = switching(Step.TRIED, running=B, boot="two", on_trial=True, uptime=20.0)
     decision = plan.decide(replace(found, other=A))
-    assert decision.step == plan.Report()
+    assert decision.step == steps.Report()
     assert decision.state is not None
     assert (decision.state.phase, decision.state.since) == (Phase.TRIAL, 20.0)
 
@@ -236,19 +237,19 @@ def test_a_trial_that_nobody_began_is_begun_by_the_agent() -> None:
 def test_where_the_node_has_written_since_no_snapshot_is_restored() -> None:
     found = trial(running=A, other=B, on_trial=False, boot="three")
     decision = plan.decide(found)
-    assert decision.step == plan.GiveUp()
+    assert decision.step == steps.GiveUp()
     assert decision.state is not None
     after = plan.after(decision.state, decision.step, Done(), found)
     assert after.phase is Phase.ROLLED_BACK
     assert "as it left it" in after.message
-    assert plan.decide_alone(replace(found, state=after)).step == plan.Start()
+    assert plan.decide_alone(replace(found, state=after)).step == steps.Start()
 
 
 def test_a_trial_that_should_have_been_left_is_left_by_the_agent() -> None:
     found = trial()
     assert found.state is not None
     back = replace(found.state, step=Step.BACK, message="bad")
-    assert plan.decide(replace(found, state=back)).step == plan.Restart()
+    assert plan.decide(replace(found, state=back)).step == steps.Restart()
 
 
 # -- alone
@@ -265,50 +266,50 @@ def switching(step: Step, **more: Any) -> Facts:
 def test_the_snapshot_comes_before_the_choice_and_the_choice_before_the_restart() -> None:
     found = switching(Step.STOP)
     first = plan.decide_alone(found)
-    assert first.step == plan.Snapshot()
+    assert first.step == steps.Snapshot()
     assert first.state is not None
     state = plan.after(first.state, first.step, Done(Taken(name="s", schema=1)), found)
     second = plan.decide_alone(replace(found, state=state))
-    assert second.step == plan.TryOnce()
+    assert second.step == steps.TryOnce()
     assert second.state is not None
     chosen = plan.after(second.state, second.step, Done(), found)
     third = plan.decide_alone(replace(found, state=chosen, just_chosen=True))
-    assert third.step == plan.Restart()
+    assert third.step == steps.Restart()
     assert third.state == chosen
 
 
-@pytest.mark.parametrize("step", [plan.Snapshot(), plan.TryOnce(), plan.Restart()])
-def test_a_switch_that_does_not_work_is_given_up_and_the_node_starts(step: plan.LoneStep) -> None:
-    found = switching(Step.TRIED if step == plan.Restart() else Step.STOP)
+@pytest.mark.parametrize("step", [steps.Snapshot(), steps.TryOnce(), steps.Restart()])
+def test_a_switch_that_does_not_work_is_given_up_and_the_node_starts(step: steps.LoneStep) -> None:
+    found = switching(Step.TRIED if step == steps.Restart() else Step.STOP)
     assert found.state is not None
     state = plan.after(found.state, step, Failed("no space"), found)
     if not state.has_ended:
         cancel = plan.decide_alone(replace(found, state=state))
-        assert cancel.step == plan.CancelTry()
+        assert cancel.step == steps.CancelTry()
         state = plan.after(state, cancel.step, Done(), found)
     assert (state.phase, state.message) == (Phase.FAILED, "no space")
-    assert plan.decide_alone(replace(found, state=state)).step == plan.Start()
+    assert plan.decide_alone(replace(found, state=state)).step == steps.Start()
 
 
 def test_the_old_slot_after_a_try_means_that_the_trial_was_left() -> None:
     found = switching(Step.TRIED, boot="two")
     decision = plan.decide_alone(found)
-    assert decision.step == plan.Restore()
+    assert decision.step == steps.Restore()
     assert decision.state is not None
     assert "did not come up" in decision.state.message
     assert decision.state.kept == f"{V2}-20261124140000"
 
 
 def test_the_old_slot_in_the_same_boot_means_that_the_restart_is_still_to_come() -> None:
-    assert plan.decide_alone(switching(Step.TRIED, given={"attempts": 1})).step == plan.TryOnce()
+    assert plan.decide_alone(switching(Step.TRIED, given={"attempts": 1})).step == steps.TryOnce()
     spent = {"attempts": plan.MOST_ATTEMPTS}
-    assert plan.decide_alone(switching(Step.TRIED, given=spent)).step == plan.Restore()
+    assert plan.decide_alone(switching(Step.TRIED, given=spent)).step == steps.Restore()
 
 
 def test_the_new_slot_on_trial_begins_the_trial() -> None:
     found = switching(Step.TRIED, running=B, boot="two", on_trial=True, uptime=20.0)
     decision = plan.decide_alone(replace(found, other=A))
-    assert decision.step == plan.Start()
+    assert decision.step == steps.Start()
     assert decision.state is not None
     assert (decision.state.phase, decision.state.since) == (Phase.TRIAL, 20.0)
     assert decision.state.boot == "two"
@@ -317,21 +318,21 @@ def test_the_new_slot_on_trial_begins_the_trial() -> None:
 def test_a_left_trial_is_restored_then_remembered_then_started() -> None:
     found = trial(running=A, other=B, on_trial=False, boot="three")
     first = plan.decide_alone(found)
-    assert first.step == plan.Restore()
+    assert first.step == steps.Restore()
     assert first.state is not None
     kept = Done(Kept(count=3, note="3 objects are kept"))
     state = plan.after(first.state, first.step, kept, found)
     second = plan.decide_alone(replace(found, state=state))
-    assert second.step == plan.MarkFailed(V2)
+    assert second.step == steps.MarkFailed(V2)
     ended = plan.after(state, second.step, Done(), found)
     assert (ended.phase, ended.kept_count) == (Phase.ROLLED_BACK, 3)
     assert ended.message.endswith("3 objects are kept")
-    assert plan.decide_alone(replace(found, state=ended)).step == plan.Start()
+    assert plan.decide_alone(replace(found, state=ended)).step == steps.Start()
 
 
 def test_a_trial_that_keeps_starting_anew_is_left_at_its_deadline() -> None:
     decision = plan.decide_alone(trial(uptime=1000.0))
-    assert decision.step == plan.Restart()
+    assert decision.step == steps.Restart()
     assert decision.state is not None
     assert decision.state.step is Step.BACK
 
@@ -345,10 +346,10 @@ BACK = replace(ASKED, version=V2, rollback=True)
 def test_a_rollback_tries_the_other_slot_without_any_download() -> None:
     found = facts(request=BACK, running=B, other=A)
     decision = plan.decide(found)
-    assert decision.step == plan.Look()
+    assert decision.step == steps.Look()
     assert decision.state is not None
     state = replace(decision.state, has_looked=True)
-    assert plan.decide(replace(found, state=state)).step == plan.StopNode()
+    assert plan.decide(replace(found, state=state)).step == steps.StopNode()
 
 
 def test_a_rollback_of_a_version_that_does_not_run_is_done_already() -> None:
@@ -359,16 +360,16 @@ def test_a_rollback_of_a_version_that_does_not_run_is_done_already() -> None:
 
 def test_a_committed_rollback_ends_as_rolled_back() -> None:
     state = State(request=BACK, phase=Phase.TRIAL, from_slot="b", to_slot="a", from_version=V2)
-    after = plan.after(state, plan.Commit(), Done(), facts(running=A, other=B))
+    after = plan.after(state, steps.Commit(), Done(), facts(running=A, other=B))
     assert after.phase is Phase.ROLLED_BACK
 
 
 def test_a_datastore_that_the_older_version_cannot_read_stops_a_rollback() -> None:
     found = switching(Step.STOP, given={"request": BACK}, running=B, old_schema=1)
     assert found.state is not None
-    after = plan.after(found.state, plan.Snapshot(), Done(Taken(name="s", schema=2)), found)
+    after = plan.after(found.state, steps.Snapshot(), Done(Taken(name="s", schema=2)), found)
     assert (after.phase, after.reason) == (Phase.REFUSED, "DatastoreTooNew")
-    same = plan.after(found.state, plan.Snapshot(), Done(Taken(name="s", schema=1)), found)
+    same = plan.after(found.state, steps.Snapshot(), Done(Taken(name="s", schema=1)), found)
     assert same.step is Step.TRY
 
 
@@ -377,8 +378,8 @@ def test_a_rollback_that_does_not_work_out_condemns_no_version() -> None:
         request=BACK, phase=Phase.TRIAL, step=Step.MARK, from_slot="b", to_slot="a", message="no"
     )
     found = facts(state=state, running=B, other=A)
-    assert plan.decide_alone(found).step == plan.MarkFailed("")
-    assert plan.after(state, plan.MarkFailed(""), Done(), found).phase is Phase.FAILED
+    assert plan.decide_alone(found).step == steps.MarkFailed("")
+    assert plan.after(state, steps.MarkFailed(""), Done(), found).phase is Phase.FAILED
 
 
 # -- the node has written although somebody alone had died
@@ -387,13 +388,13 @@ def test_a_rollback_that_does_not_work_out_condemns_no_version() -> None:
 def test_a_void_snapshot_is_never_restored() -> None:
     left = trial(running=A, other=B, on_trial=False, boot="three", is_void=True)
     decision = plan.decide_alone(left)
-    assert decision.step == plan.MarkFailed(V2)
+    assert decision.step == steps.MarkFailed(V2)
     assert decision.state is not None
     assert "as it left it" in decision.state.message
     tried = plan.decide_alone(switching(Step.TRIED, boot="two", is_void=True))
-    assert tried.step == plan.MarkFailed(V2)
+    assert tried.step == steps.MarkFailed(V2)
 
 
 def test_a_void_switch_is_taken_back() -> None:
     decision = plan.decide_alone(switching(Step.TRY, is_void=True))
-    assert decision.step == plan.CancelTry()
+    assert decision.step == steps.CancelTry()
