@@ -236,8 +236,9 @@ class Native:
         return None
 
     async def recover(self) -> None:
-        """What a killed one before us may have left: frozen file systems, mounts of a moment."""
+        """What a killed one left: drafts of notes, frozen file systems, mounts of a moment."""
         for base in self._bases():
+            await asyncio.to_thread(notes.sweep, base)
             await self._copies.recover(base)
 
     async def _quota(self, *arguments: str) -> str:

@@ -51,13 +51,23 @@ def remove(base: Path, name: str) -> None:
 
 
 def every(bases: Iterable[Path]) -> Iterator[tuple[Path, Note]]:
+    """Those in their places; somebody may be writing a draft beside them."""
     for base in bases:
         for path in (base / OWN_FOLDER / "making").glob("*"):
-            try:
-                note = Note(**json.loads(path.read_text()))
-            except (OSError, ValueError, TypeError):
-                note = None
-            if note is not None and path == places.note(base, note.name):
+            if note := _note_at(base, path):
                 yield base, note
-            else:  # a draft, which may be whole already: nothing was begun
-                path.unlink(missing_ok=True)
+
+
+def sweep(base: Path) -> None:
+    """Remove drafts, which may be whole: nothing was begun. While nobody writes any."""
+    for path in (base / OWN_FOLDER / "making").glob("*"):
+        if _note_at(base, path) is None:
+            path.unlink(missing_ok=True)
+
+
+def _note_at(base: Path, path: Path) -> Note | None:
+    try:
+        note = Note(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return note if path == places.note(base, note.name) else None

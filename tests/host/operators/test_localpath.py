@@ -4,7 +4,7 @@ import json
 import random
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ Object = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with new_cluster(tmp_path_factory.mktemp("localpath")) as made:
+    folder = tmp_path_factory.mktemp("localpath")
+    with own_disk(folder / "storage"), new_cluster(folder) as made:
         made.stop("controlplane.run")
         made.start("controlplane.run", *FLAGS)
         made.start(OPERATORS, *FLAGS)
@@ -42,6 +43,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
     for mount in reversed(mounts.all_mounts()):
         assert not mount.point.is_relative_to(made.data), "something was left mounted"
+
+
+@contextmanager
+def own_disk(point: Path) -> Iterator[None]:
+    """What others write on this machine is not to change how much room there is."""
+    image = point.with_name("disk")
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 30)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-m", "0", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(point)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
 
 
 def beat(cluster: Cluster) -> None:
