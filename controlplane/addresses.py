@@ -19,6 +19,7 @@ from controlplane.config import Config
 
 LOG = logging.getLogger(__name__)
 _NOT_OURS = re.compile(r"lo|cni0|flannel|pinnace|veth|docker|dummy|br-|kube-|virbr")
+_ALL = frozenset({"", "0.0.0.0", "::"})
 _ROUTE_PROTOCOL = 0  # NETLINK_ROUTE
 _GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _TOGETHER_SECONDS = 2.0  # addresses of one network come one after the other
@@ -41,18 +42,28 @@ def own() -> frozenset[str]:
     return frozenset(found)
 
 
+def answers_at_all(bind_address: str) -> bool:
+    """Whether a server bound so is reached by whatever address the machine gets."""
+    return bind_address in _ALL
+
+
 def named_in(config: Config) -> Config:
-    """The configuration whose certificate has this machine's addresses as they are now."""
+    """The configuration whose certificate has the addresses that it answers at, as they are now."""
+    if not answers_at_all(config.bind_address):
+        return replace(config, tls_sans=(*config.tls_sans, config.bind_address))
     return replace(config, tls_sans=tuple(dict.fromkeys([*config.tls_sans, *sorted(own())])))
 
 
-async def follow(changed: Callable[[], None]) -> None:
+async def follow(bind_address: str, changed: Callable[[], None]) -> None:
     """
-    Call ``changed`` after addresses came that were not there before.
+    Call ``changed`` after addresses came that were not there before; of a server that is bound to
+    one address, nobody.
 
     One that went stays in the certificate until another comes: a cable that is out for a moment
     must not cost two certificates.
     """
+    if not answers_at_all(bind_address):
+        return
     with contextlib.ExitStack() as opened:
         try:
             kernel = socket.socket(

@@ -94,7 +94,7 @@ async def _run(base: Foundation, ready: Callable[[], None], stop: asyncio.Event)
         await ensure_policy(client, base.cache)
         await ensure_crds(client)
         renewer = _renewer(base, made, tls)
-        kept = (renewer.run(), addresses.follow(renewer.look))
+        kept = (renewer.run(), addresses.follow(base.config.bind_address, renewer.look))
         working = [tasks.create_task(work) for work in (*_work(base, client), *kept)]
         ready()
         await stop.wait()
