@@ -324,16 +324,19 @@ def _settings() -> Any:
 def _login(registry: Any, config: Config) -> None:
     # Who was refused logs in again, ever later. What is the same as before kopf would not try
     # again, and its watches would end one by one: hence the number.
-    numbers, pause = itertools.count(), 0.0
-    last = -2 * LONGEST_LOGIN_PAUSE  # of the clock
+    # Later by how long it has gone on, not by how often: one login closes the connections of all
+    # watches, which come to the next refusal each at another moment.
+    numbers, begun, last = itertools.count(), 0.0, -2 * LONGEST_LOGIN_PAUSE  # of the clock
 
     # Without end: kopf that gives up on logging in neither ends nor can be ended.
     @kopf.on.login(registry=registry, backoff=1.0)
     async def login(**_: Any) -> Any:
-        nonlocal last, pause
-        rested = time.monotonic() - last > 2 * LONGEST_LOGIN_PAUSE
-        pause = 0.0 if rested else min(max(0.5, 2 * pause), LONGEST_LOGIN_PAUSE)
-        await asyncio.sleep(pause)
+        nonlocal begun, last
+        now = time.monotonic()
+        if now - last > 2 * LONGEST_LOGIN_PAUSE:
+            begun = now
+        else:
+            await asyncio.sleep(min(max(0.5, (now - begun) / 8), LONGEST_LOGIN_PAUSE))
         last = time.monotonic()
         return _connection(read_kubeconfig(config.kubeconfig), next(numbers))
 

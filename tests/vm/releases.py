@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import boards, bundle, image, rootfs, run, squashfs, toolbox
+from appliance import boards, bundle, image, python_tree, rootfs, run, squashfs, toolbox
 from appliance.keys import Keys, ensure
 from appliance.rootfs import Rootfs
 from appliance.toolbox import Toolbox
@@ -28,6 +28,7 @@ OLDER = "v1.36.2+pinnace9"
 EPOCH = 1_790_000_000
 _LEVEL = 3
 _SOURCES = ("controlplane", "node", "operators", "image-build", "charts", "requirements")
+_VERSION = "controlplane/objects/version.py"
 _UNIT = "etc/systemd/system/pinnace.service.d/broken.conf"
 
 Say = Callable[[str], None]
@@ -121,6 +122,7 @@ class _Maker:
         tree = work / "root"
         for place in ("usr/lib/os-release", "usr/share/pinnace/release.json"):
             _rewrite(tree / place, {FIRST: version, FIRST[1:]: version[1:]})
+        self._stamp(tree, version)
         alter(tree)
         owned = list(rootfs._owned(tree, rootfs._accounts(self.first.tree)))
         root = work / "root.squashfs"
@@ -130,6 +132,16 @@ class _Maker:
         )
         run.make_bundle(self.tools, content, self.keys, target)
         shutil.rmtree(work)
+
+    def _stamp(self, tree: Path, version: str) -> None:
+        """What the program itself says that it is."""
+        source = ROOT / _VERSION
+        compiled = (tree / python_tree.HOME / _VERSION).with_suffix(".pyc")
+        compiled.unlink()
+        shutil.copyfile(source, compiled.with_suffix(".py"))
+        python_tree.stamp(compiled.with_suffix(".py"), version)
+        folder = str(compiled.parent.relative_to(tree))
+        python_tree.compile_all(tree, folder, self.tools)
 
 
 def _rewrite(path: Path, words: Mapping[str, str]) -> None:
