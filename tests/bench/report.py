@@ -34,6 +34,8 @@ AREAS = {"store": "Store", "api": "API server", "scheduler": "Scheduler"} | {
     "netpol": "Network policies",
     "idle": "At rest, with twenty charts, services and volumes",
 }
+# Measured by itself (:mod:`tests.bench.bench_appliance`), since it takes hours; kept as it is here.
+APPLIANCE = "The appliance image, in a virtual machine"
 PLACED = {
     "scheduler.1_node": "placing, 1 node",
     "scheduler.100_nodes": "placing, 100 nodes",
@@ -77,7 +79,7 @@ def main() -> int:
     found = {"node": _measure("node", quick=quick)}
     for area in AREAS if not quick else ():
         found[area] = _measure(area, quick=quick)
-    text = _document(found, facts)
+    text = _document(found, facts) + kept(APPLIANCE)
     if quick:
         sys.stdout.write(text)
     else:
@@ -170,6 +172,23 @@ def _document(found: Mapping[str, Sequence[Row]], facts: Mapping[str, str]) -> s
                 "",
             ]
     return "\n".join(lines)
+
+
+def kept(title: str) -> str:
+    """A section as the report has it: with its heading, up to the next; "" where there is none."""
+    text = REPORT.read_text() if REPORT.exists() else ""
+    _, heading, rest = text.partition(f"\n## {title}\n")
+    body, next_heading, _ = rest.partition("\n## ")
+    return f"{heading}{body}{next_heading[:1]}"
+
+
+def write_section(title: str, rows: Sequence[Row], facts: Mapping[str, str]) -> None:
+    """In place of the one of this title, or at the end."""
+    lines = ["", f"## {title}", "", *_table(("measured on", ""), facts.items()), ""]
+    lines += [*_table(("what", "", "", ""), map(_cells, rows)), ""]
+    text, before = REPORT.read_text(), kept(title)
+    section = "\n".join(lines)
+    REPORT.write_text(text.replace(before, section) if before else text + section)
 
 
 def _compared(node: Mapping[str, tuple[float, str]]) -> Iterable[Sequence[str]]:
