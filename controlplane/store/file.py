@@ -76,6 +76,8 @@ def open_files(path: Path) -> Files:
         lock = _lock(path)
         undo.callback(os.close, lock)
         unclean = _stopped_uncleanly(path)
+        if unclean:
+            _make_durable(path)
         with explained(path):
             writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             undo.callback(writer.close)
@@ -179,6 +181,19 @@ def _stopped_uncleanly(path: Path) -> bool:
     return log.exists() and log.stat().st_size > 0
 
 
+def _make_durable(path: Path) -> None:
+    """
+    Sync what a killed process may have left in the kernel alone.
+
+    Its last commit is read from here on by others, who must not see it go at a power cut.
+    """
+    try:
+        for name in (path, _beside(path, "-wal")):
+            _sync(name, os.O_RDWR)
+    except OSError as error:
+        raise StoreError(_explain_os(path, error)) from error
+
+
 def _prepare(path: Path, connection: sqlite3.Connection, unclean: bool) -> None:
     for pragma in _PRAGMAS:
         connection.execute(pragma)
@@ -252,11 +267,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _appear(temporary: Path, target: Path) -> None:
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(temporary, os.O_RDONLY)
     try:
         os.link(temporary, target)  # unlike a rename it fails where the target exists
     except FileExistsError as error:
@@ -267,7 +278,11 @@ def _appear(temporary: Path, target: Path) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

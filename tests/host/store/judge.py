@@ -20,18 +20,25 @@ from tests.host.store.writer import VOLATILE, value_of
 
 @dataclass(slots=True)
 class Ledger:
-    """What the writer said; ``open`` are its writes without an acknowledgement."""
+    """
+    What the writer said; ``open`` are its writes without an acknowledgement.
+
+    What became of these is learned when the writer is dead. It holds from when the next one has
+    opened the store: until then a power cut may still undo what nobody has seen.
+    """
 
     acknowledged: dict[str, tuple[int, int]] = field(default_factory=dict)  # key → revision, number
     open: dict[str, tuple[str, int]] = field(default_factory=dict)  # task → key, number
     highest: int = 0
     highest_durable: int = 0
     acknowledgements: int = 0
+    learned: dict[str, tuple[int, int] | None] = field(default_factory=dict)  # None: it is gone
 
     def hear(self, line: str) -> None:
         match line.split():
             case ["open", revision]:
                 assert int(revision) >= self.highest, "revisions went back"
+                self.settle()
             case ["try", task, key, number]:
                 self.open[task] = key, int(number)
             case ["ack", task, revision]:
@@ -46,6 +53,15 @@ class Ledger:
         if not key.startswith(VOLATILE):
             self.highest_durable = max(self.highest_durable, revision)
             self.acknowledged[key] = revision, number
+
+    def settle(self) -> None:
+        for key, found in self.learned.items():
+            self.acknowledged.pop(key, None)
+            if found is not None:
+                self.acknowledged[key] = found
+                self.highest_durable = max(self.highest_durable, found[0])
+        self.open.clear()
+        self.learned.clear()
 
     def copy(self) -> "Ledger":
         return Ledger(dict(self.acknowledged), dict(self.open), self.highest, self.highest_durable)
@@ -146,19 +162,19 @@ async def check_content(store: Store, ledger: Ledger) -> None:
             assert item.value == value_of(in_flight[key]), f"{key} was written in part"
 
 
-async def settle(path: Path, ledger: Ledger) -> None:
-    """Learn what became of the writes in flight."""
+async def learn(path: Path, ledger: Ledger) -> None:
+    """What became of the writes in flight; once more if another writer died before it opened."""
     store = await SqliteStore.open(path)
     try:
         found = {item.key: item for item in (await store.range("/core/pods/")).items}
     finally:
         await store.close()
+    ledger.learned.clear()
     for key, number in ledger.open.values():
         if key.startswith(VOLATILE):
             continue
         item = found.get(key)
         if item is None:
-            ledger.acknowledged.pop(key, None)
+            ledger.learned[key] = None
         elif item.revision != ledger.acknowledged.get(key, (0, 0))[0]:
-            ledger.acknowledged[key] = item.revision, number
-    ledger.open.clear()
+            ledger.learned[key] = item.revision, number

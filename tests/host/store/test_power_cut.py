@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.store.judge import Ledger, WriterServer, check, copy_to, files, settle
+from tests.host.store.judge import Ledger, WriterServer, check, copy_to, files, learn
 
 KILLS = 200
 CUTS = 60
@@ -41,7 +41,7 @@ def test_no_kill_loses_an_acknowledged_write(writer: WriterServer, tmp_path: Pat
         if path.exists():
             copy = copy_to(path, tmp_path / "copy")
             asyncio.run(check(copy, ledger))
-            asyncio.run(settle(copy, ledger))
+            asyncio.run(learn(copy, ledger))
     assert ledger.acknowledgements > KILLS
 
 
@@ -64,7 +64,7 @@ def test_no_power_cut_loses_an_acknowledged_write(writer: WriterServer, tmp_path
                 asyncio.run(check(copy, at_stop))
         writer.kill(ledger)
         if path.exists():
-            asyncio.run(settle(copy_to(path, tmp_path / "copy"), ledger))
+            asyncio.run(learn(copy_to(path, tmp_path / "copy"), ledger))
     assert torn > CUTS
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from controlplane.store.base import StoreError
 from controlplane.store.sqlite import SqliteStore
-from tests.host.store.judge import Ledger, WriterServer, check, copy_to, settle
+from tests.host.store.judge import Ledger, WriterServer, check, copy_to, learn
 
 CUTS = 25
 
@@ -73,7 +73,7 @@ def test_a_power_cut_keeps_what_was_acknowledged(writer: WriterServer, tmp_path:
                 assert (after / "db" / "state.db").exists() or not at_stop.acknowledged
                 asyncio.run(check(after / "db" / "state.db", at_stop))
             writer.kill(ledger)
-            asyncio.run(settle(copy_to(live / "db" / "state.db", tmp_path / "copy"), ledger))
+            asyncio.run(learn(copy_to(live / "db" / "state.db", tmp_path / "copy"), ledger))
     assert ledger.acknowledgements > CUTS
 
 

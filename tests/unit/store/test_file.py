@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 import sys
@@ -226,3 +227,33 @@ def modes(directory: Path) -> dict[str, int]:
 def execute(path: Path, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(statement)
+
+
+def test_what_a_killed_process_left_is_synced_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last commit may be with the kernel alone; who has read it must not see it go."""
+
+    async def leave() -> None:
+        store = await SqliteStore.open(tmp_path / "live" / "state.db")
+        await store.create("/core/pods/a", b"1")
+        shutil.copytree(tmp_path / "live", tmp_path / "left")
+        await store.close()
+
+    asyncio.run(leave())
+    path = tmp_path / "left" / "state.db"
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda found: synced.append(os.fstat(found).st_ino))
+
+    async def read() -> None:
+        wanted = {path.stat().st_ino, path.with_name("state.db-wal").stat().st_ino}
+        store = await SqliteStore.open(path)
+        assert wanted <= set(synced)
+        assert [item.value for item in (await store.range("/core/pods/")).items] == [b"1"]
+        await store.close()
+        synced.clear()
+        store = await SqliteStore.open(path)
+        assert not wanted & set(synced), "a clean end leaves nothing to sync"
+        await store.close()
+
+    asyncio.run(read())
