@@ -86,7 +86,7 @@ def _whole(releases: Releases, folder: Path, idle: float) -> list[Row]:
         cluster.ready()
         machine.shutdown()
         say_on_stderr("== second start")
-        since = len(machine.console.text)
+        since = machine.console.length
         second = _took(machine.start, lambda: machine.until(READY, PATIENCE, since=since))
         cluster.connect()
         cluster.apply(DATA)
