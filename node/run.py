@@ -28,13 +28,13 @@ from controlplane.objects.resources import (
 )
 from node.config import Config, from_settings
 from node.cri.client import CriClient
+from node.cri.reference import normalise
 from node.dns.server import DnsServer
 from node.host.nft import Nft
 from node.kubelet.authorize import Authorizer
 from node.kubelet.evictor import Evictor
 from node.kubelet.gate import policy_gate
 from node.kubelet.housekeeping import Housekeeper
-from node.kubelet.images import normalise
 from node.kubelet.node import NodeAgent
 from node.kubelet.preload import Preloader
 from node.kubelet.renewal import Renewal

@@ -45,9 +45,9 @@ from node.cri.generated import api_pb2 as pb
 from node.cri.generated import events_pb2, health_pb2
 from node.cri.generated.api_grpc import ImageServiceStub, RuntimeServiceStub
 from node.cri.generated.events_grpc import EventsStub
+from node.cri.reference import NAMESPACE
 
 _QUICK = 120.0  # seconds, as kubelet's runtime request timeout
-_NAMESPACE = "k8s.io"  # where containerd keeps what CRI makes
 _CRI_EVENTS = {0: "created", 1: "started", 2: "stopped", 3: "deleted"}
 _OWN_EVENTS = {
     "/tasks/start": "started",
@@ -56,7 +56,7 @@ _OWN_EVENTS = {
 }
 
 
-def _translate(err: GRPCError) -> RuntimeFailure:
+def translate(err: GRPCError) -> RuntimeFailure:
     text = err.message or err.status.name
     match err.status:
         case Status.NOT_FOUND:
@@ -75,7 +75,7 @@ def _translate(err: GRPCError) -> RuntimeFailure:
 
 
 @contextlib.contextmanager
-def _not_cancelled() -> Iterator[None]:
+def not_cancelled() -> Iterator[None]:
     """
     Take back the cancellations that grpclib turned into errors.
 
@@ -116,10 +116,10 @@ class CriClient:
         self, method: Callable[..., Awaitable[Any]], request: Any, limit: float | None = _QUICK
     ) -> Any:
         try:
-            with _not_cancelled():
+            with not_cancelled():
                 return await method(request, timeout=limit)
         except GRPCError as err:
-            raise _translate(err) from err
+            raise translate(err) from err
         except (StreamTerminatedError, OSError) as err:
             # TimeoutError is an OSError too: grpclib raises it when the deadline passes.
             raise RuntimeUnavailable(f"{self._socket}: {str(err) or 'no answer in time'}") from err
@@ -355,17 +355,17 @@ class CriClient:
         self._connect()
         try:
             try:
-                with _not_cancelled():
+                with not_cancelled():
                     async for event in self._cri_events():
                         yield event
             except GRPCError as err:
                 if err.status is not Status.UNIMPLEMENTED:
                     raise
-                with _not_cancelled():
+                with not_cancelled():
                     async for event in self._own_events():
                         yield event
         except GRPCError as err:
-            raise _translate(err) from err
+            raise translate(err) from err
         except (StreamTerminatedError, OSError) as err:
             raise RuntimeUnavailable(f"{self._socket}: {err}") from err
 
@@ -382,7 +382,7 @@ class CriClient:
         self._connect()
         if self._channel is None:
             raise RuntimeUnavailable(f"{self._socket}: closed")
-        filters = [f'topic=="{topic}",namespace=={_NAMESPACE}' for topic in _OWN_EVENTS]
+        filters = [f'topic=="{topic}",namespace=={NAMESPACE}' for topic in _OWN_EVENTS]
         async with EventsStub(self._channel).Subscribe.open() as stream:
             await stream.send_message(events_pb2.SubscribeRequest(filters=filters), end=True)
             async for envelope in stream:
@@ -418,7 +418,7 @@ async def check_health(host: str, port: int, service: str, limit: float) -> str:
         health_pb2.HealthCheckResponse,
     )
     try:
-        with _not_cancelled():
+        with not_cancelled():
             answer = await check(health_pb2.HealthCheckRequest(service=service), timeout=limit)
     except GRPCError as err:
         if err.status is Status.UNIMPLEMENTED:

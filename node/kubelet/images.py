@@ -14,6 +14,7 @@ from typing import Any
 
 from controlplane.client.base import Object
 from node.cri.base import Auth, Image, Runtime, RuntimeFailure, SandboxConfig
+from node.cri.reference import normalise
 from node.kubelet.base import Recorder, uid_of
 from node.kubelet.sources import Sources, Waiting
 
@@ -27,18 +28,6 @@ class ImageProblem(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
-
-
-def normalise(reference: str) -> str:
-    """``nginx`` → ``docker.io/library/nginx:latest``."""
-    name, at, digest = reference.partition("@")
-    head, slash, rest = name.partition("/")
-    if not slash or not ("." in head or ":" in head or head == "localhost"):
-        name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
-        head, _, rest = name.partition("/")
-    if at:
-        return f"{name}@{digest}"
-    return name if ":" in rest.rpartition("/")[2] else f"{name}:latest"
 
 
 def registry_of(reference: str) -> str:

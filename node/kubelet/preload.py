@@ -3,33 +3,30 @@ Images that come with the appliance: tarballs of the images folder, imported at 
 when a file appears; ``*.txt`` files name images to pull. All of them are pinned, so that the
 garbage collector leaves them alone.
 
-CRI cannot import, so this runs containerd's ``ctr``. A file is imported once: its size and
-time are remembered beside it in the agent's folder, because unpacking 500 MB at each boot
-would wear out a card.
+CRI cannot import, so :mod:`node.preload` does it with containerd's own API, in a process that
+lives as long as one import. A file is imported once: its size and time are remembered in the
+agent's folder, because unpacking 500 MB at each boot would wear out a card.
 """
 
 import asyncio
 import json
 import logging
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from node.cri.base import Runtime, RuntimeFailure
+from node.cri.reference import normalise
 from node.kubelet import inotify
 
 _log = logging.getLogger(__name__)
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".tar.lz4")
-_UNPACK = {
-    ".tar.zst": ("zstd", "-dc"),
-    ".tar.bz2": ("bzip2", "-dc"),
-    ".tar.xz": ("xz", "-dc"),
-    ".tar.lz4": ("lz4", "-dc"),
-}
-_PIN = "io.cri-containerd.pinned=pinned"
 _SETTLE = 0.5  # seconds without a write
+_LOOKS, _PAUSE = 500, 0.02  # until CRI has heard of an image; seconds between two looks
 
 
 class ImportFailed(Exception):
-    """``ctr`` refused; the text is its own."""
+    """An archive could not be imported; one line that says why."""
 
 
 class Preloader:
@@ -73,39 +70,21 @@ class Preloader:
             for line in (await asyncio.to_thread(path.read_text)).splitlines():
                 if name := line.strip():
                     await self._runtime.pull(name, None, None)
-                    await self._ctr("images", "label", name, _PIN)
+                    await self._pin(normalise(name))
             return
-        names = await self._import(path)
-        _log.info("images: %s: imported %s", path.name, ", ".join(names))
-        for name in names:
-            await self._ctr("images", "label", name, _PIN)
+        images = await self._import(path)
+        for name, id_ in images.items():
+            await self._seen(name, id_)
+        _log.info("images: %s: imported %s", path.name, ", ".join(images))
 
-    async def _import(self, path: Path) -> list[str]:
-        before = {tag for image in await self._runtime.images() for tag in image.tags}
-        unpack = next((v for k, v in _UNPACK.items() if path.name.endswith(k)), None)
-        command = ["images", "import", "--digests=false", "-"]
-        if unpack is None:
-            command[-1] = str(path)
-            output = await self._ctr(*command)
-        else:
-            output = await self._piped([*unpack, str(path)], command)
-        named = [line.split()[1] for line in output.splitlines() if line.startswith("unpacking ")]
-        after = {tag for image in await self._runtime.images() for tag in image.tags}
-        return list(dict.fromkeys([*named, *sorted(after - before)]))
-
-    async def pinned(self) -> frozenset[str]:
-        """The names of all images that must stay. :class:`ImportFailed` where nobody can tell."""
-        key, _, value = _PIN.partition("=")
-        listed = await self._ctr("images", "list", "--quiet", f'labels."{key}"=={value}')
-        return frozenset(listed.split())
-
-    def _base(self) -> list[str]:
-        return ["ctr", "--address", str(self._socket), "--namespace", "k8s.io"]
-
-    async def _ctr(self, *arguments: str) -> str:
+    async def _import(self, path: Path) -> Mapping[str, str]:
+        """What was in it: names and ids. Raises :class:`ImportFailed`."""
+        arguments = {"socket": str(self._socket), "archive": str(path)}
+        code = f"import sys; sys.path[:] = {_search_path()!r}; from node.preload.run import main; "
         process = await asyncio.create_subprocess_exec(
-            *self._base(),
-            *arguments,
+            sys.executable,
+            *("-I", "-S", "-c", f"{code}sys.exit(main({arguments!r}))"),
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -116,26 +95,29 @@ class Preloader:
             await process.wait()
             raise
         if process.returncode != 0:
-            raise ImportFailed(errors.decode(errors="replace").strip())
-        return output.decode(errors="replace")
+            lines = errors.decode(errors="replace").strip().splitlines()
+            raise ImportFailed(lines[-1] if lines else f"ended with {process.returncode}")
+        return json.loads(output)  # type: ignore[no-any-return]
 
-    async def _piped(self, unpack: list[str], command: list[str]) -> str:
-        script = 'set -o pipefail 2>/dev/null; "$1" "$2" "$3" | { shift 3; "$@"; }'
-        process = await asyncio.create_subprocess_exec(
-            "sh",
-            "-c",
-            script,
-            "sh",
-            *unpack,
-            *self._base(),
-            *command,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        output, errors = await process.communicate()
-        if process.returncode != 0:
-            raise ImportFailed(errors.decode(errors="replace").strip())
-        return output.decode(errors="replace")
+    async def _seen(self, name: str, id_: str) -> None:
+        """CRI hears of a new image by an event of containerd's, and tells nobody when it has."""
+        for _ in range(_LOOKS):
+            image = await self._runtime.image(name)
+            if image is not None and image.id == id_:
+                return
+            await asyncio.sleep(_PAUSE)
+        _log.warning("images: %s is not shown by the runtime", name)
+
+    async def _pin(self, name: str) -> None:
+        from node.cri import pins
+
+        await pins.pin(self._socket, [name])
+
+    async def pinned(self) -> frozenset[str]:
+        """All images that must stay, by name. :class:`RuntimeFailure` where nobody can tell."""
+        from node.cri import pins
+
+        return await pins.pinned(self._socket)
 
     def _known(self) -> dict[str, list[int]]:
         try:
@@ -157,3 +139,8 @@ def _mark(path: Path) -> list[int]:
 
 def _is_ours(path: Path) -> bool:
     return path.is_file() and (path.name.endswith(_ARCHIVES) or path.suffix == ".txt")
+
+
+def _search_path() -> list[str]:
+    """Ours, for a Python that looks for none itself: that takes half of its start."""
+    return [str(Path(__file__).parents[2]), *sys.path]

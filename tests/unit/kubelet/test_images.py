@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from node.cri.base import Image
+from node.cri.reference import normalise
 from node.kubelet.housekeeping import Disk, enough, to_remove
-from node.kubelet.images import credentials, normalise, pull_policy
+from node.kubelet.images import credentials, pull_policy
 from tests.unit.kubelet.pods import NOW
 
 
