@@ -21,7 +21,6 @@ from node.kubelet import evict, spec, stats, usage
 from node.kubelet.base import CONTAINER_NAME, POD_UID, Clock
 from node.kubelet.evict import Reading, Signal, Taken
 from node.kubelet.housekeeping import Housekeeper
-from node.kubelet.preload import ImportFailed
 from node.kubelet.run import Kubelet
 from node.kubelet.usage import NOTHING, Tree
 from node.kubelet.view import Waiting
@@ -180,7 +179,7 @@ class Evictor:
     async def _remove_images(self, wanted: int | None) -> int:
         try:
             return await self._housekeeper.reclaim(wanted)
-        except (RuntimeFailure, ImportFailed, OSError) as err:
+        except (RuntimeFailure, OSError) as err:
             _log.warning("no images were removed: %s", err)  # then it is the pods' turn
             return 0
 

@@ -19,7 +19,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> Non
     tar.addfile(info, io.BytesIO(data))
 
 
-def _layer(files: Mapping[str, bytes | str], folders: tuple[str, ...]) -> bytes:
+def layer(files: Mapping[str, bytes | str], folders: tuple[str, ...]) -> bytes:
     """A ``str`` is the target of a symbolic link; every file is executable."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -53,7 +53,7 @@ def write_image(
         blobs[f"blobs/sha256/{digest}"] = data
         return {"mediaType": media, "digest": f"sha256:{digest}", "size": len(data)}
 
-    layer = blob(_layer(files, folders), f"{_OCI}.layer.v1.tar")
+    top_layer = blob(layer(files, folders), f"{_OCI}.layer.v1.tar")
     about = {
         "architecture": _ARCH,
         "os": "linux",

@@ -158,6 +158,7 @@ def _fingerprint() -> str:
     found.update(Path(__file__).read_bytes())
     for name in _SOURCES:
         for path in sorted((ROOT / name).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            made = "__pycache__" in path.parts or path.suffix == ".tgz"  # of other sources
+            if path.is_file() and not made:
                 found.update(f"{path.relative_to(ROOT)} {path.stat().st_mtime_ns}".encode())
     return found.hexdigest()
