@@ -82,12 +82,16 @@ def images(
     ``files``: by name; ``documents``: by digest, of those that are JSON. ``undated``: the
     name of an image that has only a tag.
     """
-    if "oci-layout" in files and "index.json" in files:
-        found = list(_of_layout(files, documents, machine, undated))
-    elif "manifest.json" in files:
-        found = list(_of_docker(files, documents, machine))
-    else:
-        raise Unusable("no archive of images: neither index.json with oci-layout nor manifest.json")
+    try:
+        if "oci-layout" in files and "index.json" in files:
+            found = list(_of_layout(files, documents, machine, undated))
+        elif "manifest.json" in files:
+            found = list(_of_docker(files, documents, machine))
+        else:
+            raise Unusable("no archive of images: no index.json with oci-layout, no manifest.json")
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        # Anybody may have written it: a list where an object belongs, a number for a name.
+        raise Unusable(f"its JSON is not what the specifications say: {err}") from err
     if not found:
         raise Unusable("no image in it has a name")
     return found

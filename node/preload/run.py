@@ -13,8 +13,9 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from node.cri.generated import images_pb2
 from node.cri.reference import PIN, PINNED
@@ -37,10 +38,16 @@ _MACHINES = {
 }
 
 
+class Writes(Protocol):
+    """What takes the contents of files: :class:`node.cri.store.Store`."""
+
+    def write(self, ref: str, size: int, chunks: Iterable[bytes], expected: str = "") -> str: ...
+
+
 class Ingest:
     """Its mutable state: the files of the archive so far, by name, and documents, by digest."""
 
-    def __init__(self, store: Store | None, wanted: Container[str] | None = None) -> None:
+    def __init__(self, store: Writes | None, wanted: Container[str] | None = None) -> None:
         """``store`` None: only look; ``wanted``: digests, None where it is not known yet."""
         self.documents: dict[str, bytes] = {}
         self._files: dict[str, Blob] = {}

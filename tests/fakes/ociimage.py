@@ -58,13 +58,13 @@ def write_image(
         "architecture": _ARCH,
         "os": "linux",
         "config": dict(config or {}),
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "rootfs": {"type": "layers", "diff_ids": [top_layer["digest"]]},
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{_OCI}.manifest.v1+json",
         "config": blob(json.dumps(about).encode(), f"{_OCI}.config.v1+json"),
-        "layers": [layer],
+        "layers": [top_layer],
     }
     top = blob(json.dumps(manifest).encode(), f"{_OCI}.manifest.v1+json")
     top["annotations"] = {"io.containerd.image.name": reference}
