@@ -28,7 +28,7 @@ _DROPPED = re.compile(
     | etc/(update-motd\.d|kernel|initramfs-tools|emacs|perl|python3[^/]*)/
     | etc/(issue.*|motd|containerd/.*|skel/.*|default/(ssh|dbus|nss))$
     # Programs.
-    | usr/bin/(containerd-shim|containerd-shim-runc-v1|containerd-stress)$
+    | usr/bin/(ctr|containerd-shim|containerd-shim-runc-v1|containerd-stress)$
     | usr/lib/cni/(?!bridge$|host-local$|loopback$|bandwidth$)
     | usr/bin/pzstd$|usr/lib/[^/]+/lib(mvec|memusage|pcprofile)\.so.*
     | usr/bin/(localedef|iconv|pldd|tzselect|zdump|ldd|locale|getconf)$
