@@ -184,7 +184,7 @@ def main(arguments: Mapping[str, str]) -> int:
     try:
         store = Store(Path(arguments["socket"]))
         found = load(store, Path(arguments["archive"]), this_machine())
-    except (BadArchive, Unusable, WrongLayer, CallFailed, OSError) as err:
+    except (BadArchive, Unusable, WrongLayer, CallFailed, EOFError, OSError) as err:
         sys.stderr.write(" ".join(str(err).split()))
         return 1
     names = {name: image.config.digest for image in found for name in image.names}
