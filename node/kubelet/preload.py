@@ -142,5 +142,5 @@ def _is_ours(path: Path) -> bool:
 
 
 def _search_path() -> list[str]:
-    """Ours, for a Python that looks for none itself: that takes half of its start."""
+    """Ours, for a Python that looks around for none: neither a setting nor a folder changes it."""
     return [str(Path(__file__).parents[2]), *sys.path]
