@@ -93,6 +93,8 @@ class Listener:
         response = await self._api.handle(request)
         if not response.prepared:
             response.headers["Audit-Id"] = audit_id(request)
+            # Else kubectl keeps what a server whose clock was ahead said, until that time comes.
+            response.headers["Cache-Control"] = "no-cache, private"
             if "Upgrade" in request.headers:
                 response.force_close()  # the parser has taken the rest for another protocol
         return response

@@ -200,7 +200,8 @@ class Node:
     def kubectl(
         self, *arguments: str, check: bool = True, **more: Any
     ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)} | more.pop("env", {})
+        own = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.folder / "cache")}
+        environment = os.environ | own | more.pop("env", {})
         program = find_kubectl()
         return self.namespace.exec(program, *arguments, check=check, env=environment, **more)
 

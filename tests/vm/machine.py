@@ -300,7 +300,13 @@ class Machine:
         """Go on where :meth:`save` left, however often; with the options that it had then."""
         for name in ("disk.img", "vars.fd"):
             _copy(folder / name, self.folder / name)
-        self.start("-incoming", f"exec:cat {shlex.quote(str(folder / _STATE))}")
+        self.start("-incoming", "defer")
+        assert self._monitor is not None
+        state = [{"capability": "events", "state": True}]
+        self.monitor("migrate-set-capabilities", capabilities=state)
+        self.monitor("migrate-incoming", uri=f"exec:cat {shlex.quote(str(folder / _STATE))}")
+        self._monitor.wait_for("MIGRATION", "completed")
+        self.monitor("cont")  # it was stopped when it was saved
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -429,3 +429,15 @@ async def test_deprecated_kinds_say_so() -> None:
     assert reply.headers["Warning"] == (
         '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
     )
+
+
+@pytest.mark.parametrize("path", ["/apis", "/openapi/v3", MAPS])
+async def test_nobody_keeps_an_answer_without_asking_again(path: str) -> None:
+    """A server whose clock was ahead would be believed until then by kubectl, which keeps files."""
+    async with browsing() as browser:
+        first = await browser.send("GET", path)
+        assert first.headers["Cache-Control"] == "no-cache, private"
+        if tag := first.headers.get("ETag"):
+            again = await browser.send("GET", path, If_None_Match=tag)
+            assert (again.code, again.raw) == (304, b"")
+            assert again.headers["Cache-Control"] == "no-cache, private"
