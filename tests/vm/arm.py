@@ -44,6 +44,7 @@ class Virt(Machine):
 
     board: ClassVar[tuple[str, ...]] = ("-machine", "virt,accel=tcg", "-cpu", "cortex-a72")
     words: ClassVar[str] = "console=ttyAMA0 systemd.debug_shell=ttyS0"
+    left_out: ClassVar[str] = ""  # a word of the image's
 
     def _prepare_disk(self) -> None:
         size = self.disk_size
@@ -71,7 +72,8 @@ class Virt(Machine):
 
     def start(self, *options: str) -> None:
         kernel, ramdisk = self.take_boot("vmlinuz"), self.take_boot("initrd.img")
-        said = self.take_boot("cmdline.txt").read_text().strip()
+        given = self.take_boot("cmdline.txt").read_text().split()
+        said = " ".join(word for word in given if word != self.left_out)
         line = f"{said} {self.words} {_PATIENT} {self.arguments} pinnace.slot={self.slot()}"
         loaded = ["-kernel", str(kernel), "-initrd", str(ramdisk), "-append", line]
         super().start(*loaded, *options)
@@ -105,6 +107,7 @@ class Raspberry3(Virt):
         "earlycon=pl011,0x3f201000 keep_bootcon systemd.debug_shell=ttyS1 modprobe.blacklist=vc4 "
         "systemd.watchdog_sec=0"
     )
+    left_out: ClassVar[str] = "console=ttyS1,115200n8"  # the shell's: no status between its output
 
     def __post_init__(self) -> None:
         self.processors, self.memory = 4, 1024
@@ -113,6 +116,11 @@ class Raspberry3(Virt):
 
     def start(self, *options: str) -> None:
         super().start("-dtb", str(self.take_boot(TREE)), *options)
+
+    def drive(self) -> str:
+        # It writes block by block while the processors wait; were each of them forced to the disk
+        # of a busy computer, the driver would give up after its 10 s, and the kernel with it.
+        return f"file={self.disk},format=raw,cache=unsafe"
 
     def _devices(self) -> list[str]:
         command = ["-serial", "chardev:shell", "-drive", f"{self.drive()},if=sd"]
