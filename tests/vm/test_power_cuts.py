@@ -11,6 +11,7 @@ in one of the two releases, and with a plan that comes to an end and says which.
 import json
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ ENDS = {"Complete", "Paused", "Failed"}
 LEFT = "object.data.written == 'never'"
 AN_UPDATE = 3.5  # times what the first start takes: fetched, installed, started, held, committed
 PATIENCE = 2400.0  # seconds
+PACE = 4.0  # seconds between writes: an emulated processor has enough to do with the update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ class Voyage:
                 self._write()
                 self._look()
             except (MachineError, KeyError, OSError, ValueError):
-                time.sleep(1)
+                pass  # it is off, or starting
+            threading.Event().wait(min(PACE, max(0.0, until - time.monotonic())))
 
     def _write(self) -> None:
         name = f"written-{len(self.acknowledged)}-{time.monotonic_ns()}"
