@@ -16,7 +16,7 @@ import pytest
 
 from tests.vm.releases import EPOCH, ROOT
 
-PARTIAL = 1 << 20  # bytes read at once
+CHUNK = 1 << 20  # bytes read at once
 OTHER = {"TZ": "Asia/Kathmandu", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "7"}
 
 
@@ -52,7 +52,7 @@ def built(tree: Path, board: str, keys: Path, mask: int, **environment: str) -> 
 def digest(path: Path) -> str:
     found = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(PARTIAL):
+        while part := file.read(CHUNK):
             found.update(part)
     return found.hexdigest()
 
